@@ -1,0 +1,1 @@
+"""Checkpoints, adapters and architectures in; bundles of weightless graphs and weights out."""

@@ -1,0 +1,146 @@
+"""A bundle: one weightless-made ONNX graph per component, its weights beside it, `bundle.json`.
+
+    out/bundle.json
+    out/unet/model.onnx          dynamic batch, height and width; weights as external data
+    out/unet/model.onnx.data     every weight at the offset its initializer names
+
+`bundle.json` (schema 1) holds family, architecture, profile, batch, sources with their hashes,
+adapters with their ledgers, component records and versions.
+"""
+
+import mmap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from converter.errors import InputError
+from converter.files import read_json, write_json
+from converter.interface import Interface
+from converter.weights import Array, TensorSpec
+
+BUNDLE_FILE = "bundle.json"
+GRAPH_FILE = "model.onnx"
+WEIGHTS_FILE = "model.onnx.data"
+
+
+@dataclass(frozen=True)
+class BundleComponent:
+    """One exported component. Paths are relative to the bundle's folder."""
+
+    name: str
+    graph: str
+    weights: str
+    interface: Interface
+    graph_sha256: str
+    weights_key: str
+    weights_bytes: int
+    parameters: int
+    template_key: str
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        return {**self.__dict__, "interface": self.interface.to_json()}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "BundleComponent":
+        """Read what `to_json` wrote."""
+        return cls(**{**data, "interface": Interface.from_json(data["interface"])})
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An exported checkpoint on disk."""
+
+    folder: Path
+    family: str
+    architecture: Mapping[str, Any]
+    profile: str
+    batch: int
+    prediction_type: str
+    components: Mapping[str, BundleComponent]
+    sources: Sequence[Mapping[str, Any]] = ()
+    adapters: Sequence[Mapping[str, Any]] = ()
+    versions: Mapping[str, str] = field(default_factory=dict)
+    complete: bool = True
+
+    def save(self) -> None:
+        """Write `bundle.json`, atomically."""
+        record = {
+            "schema": 1,
+            "complete": self.complete,
+            "family": self.family,
+            "profile": self.profile,
+            "batch": self.batch,
+            "prediction_type": self.prediction_type,
+            "architecture": self.architecture,
+            "components": {name: c.to_json() for name, c in self.components.items()},
+            "sources": list(self.sources),
+            "adapters": list(self.adapters),
+            "versions": self.versions,
+        }
+        write_json(self.folder / BUNDLE_FILE, record)
+
+    @classmethod
+    def read(cls, folder: Path) -> "Bundle":
+        """Read a bundle, complete or not; raises InputError when it is not one."""
+        data = read_json(folder / BUNDLE_FILE, "a bundle made by 'sdconv export'")
+        if data.get("schema") != 1:
+            raise InputError(
+                f"{folder / BUNDLE_FILE}: schema {data.get('schema')!r} is not known here: "
+                "export again with this version"
+            )
+        data.pop("schema")
+        components = {n: BundleComponent.from_json(c) for n, c in data.pop("components").items()}
+        return cls(folder=folder, components=components, **data)
+
+    @classmethod
+    def load(cls, folder: Path) -> "Bundle":
+        """Read a bundle and check that it is whole; raises InputError with what to do."""
+        bundle = cls.read(folder)
+        if not bundle.complete:
+            raise InputError(f"{folder}: the export was interrupted: run the same export again")
+        for component in bundle.components.values():
+            weights = folder / component.weights
+            found = weights.stat().st_size if weights.is_file() else None
+            if found != component.weights_bytes or not (folder / component.graph).is_file():
+                raise InputError(
+                    f"{weights}: {component.weights_bytes} bytes expected beside "
+                    f"{component.graph}, found {found}: export again"
+                )
+        return bundle
+
+    def weights(self, component: str) -> "BundleWeights":
+        """The weights of one component."""
+        return BundleWeights(self.folder, self.components[component])
+
+
+class BundleWeights:
+    """A `WeightSource` over a bundle's external data: memory-mapped, nothing read before asked."""
+
+    def __init__(self, folder: Path, component: BundleComponent) -> None:
+        from passes.weights import read_graph, weight_places  # onnx takes 0.1 s to import
+
+        self.file = folder / component.weights
+        self.key = component.weights_key
+        self._places = weight_places(read_graph(folder / component.graph))
+        with self.file.open("rb") as file:
+            self._bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+    def names(self) -> Sequence[str]:
+        """Every tensor's name."""
+        return list(self._places)
+
+    def spec(self, name: str) -> TensorSpec:
+        """Shape and dtype of one tensor."""
+        place = self._places[name]
+        return TensorSpec(place.shape, place.dtype)
+
+    def read(self, name: str) -> Array:
+        """A read-only view of one tensor in the file."""
+        place = self._places[name]
+        count = int(np.prod(place.shape, dtype=np.int64))
+        flat = np.frombuffer(self._bytes, np.dtype(place.dtype), count, place.offset)
+        return flat.reshape(place.shape)

@@ -1,0 +1,301 @@
+"""Export: a checkpoint and its adapters become a bundle.
+
+Per component: the template gives the graph, the profile its ports, the checkpoint its weights.
+Finished components are recorded at once, so an interrupted export goes on where it stopped and a
+changed one redoes only what changed.
+"""
+
+import hashlib
+import importlib.metadata
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import onnx_ir as ir
+
+from converter.adapters.keys import module_table
+from converter.adapters.lora import Lora, load_lora
+from converter.architecture import Architecture
+from converter.bundle import GRAPH_FILE, WEIGHTS_FILE, Bundle, BundleComponent
+from converter.checkpoint import Checkpoint
+from converter.components import COMPONENTS, available, interface, rules
+from converter.errors import InputError
+from converter.families import sd15
+from converter.families.detect import checkpoint_family, prediction_type
+from converter.families.rules import TensorRule
+from converter.files import blake3_of, replacing, require_space, sha256_of
+from converter.inspection import infer_architecture, inspect, tensor_problems
+from converter.merged import MergedWeights
+from converter.profiles import InterfaceProfile, get_profile
+from converter.progress import Event, Progress, silent
+from converter.stream import file_size, write_weights
+from converter.template import load_template
+from passes import pipelines
+from passes.weights import weight_places
+
+ADAPTABLE = ("unet", "text_encoder")
+"""Components that adapters change."""
+
+
+@dataclass(frozen=True)
+class AdapterChoice:
+    """An adapter file and the scale at which it is merged."""
+
+    path: Path
+    scale: float = 1.0
+
+    @classmethod
+    def parse(cls, text: str) -> "AdapterChoice":
+        """Read ``FILE`` or ``FILE:SCALE``."""
+        path, colon, scale = text.rpartition(":")
+        if not colon or Path(text).exists():
+            return cls(Path(text))
+        try:
+            return cls(Path(path), float(scale))
+        except ValueError as e:
+            raise InputError(
+                f"LoRA {text!r}: {scale!r} is no number: write FILE.safetensors:0.8"
+            ) from e
+
+
+@dataclass(frozen=True)
+class ExportRequest:
+    """What to export. `components` None means everything that the checkpoint must hold."""
+
+    checkpoint: Path
+    output: Path
+    adapters: tuple[AdapterChoice, ...] = ()
+    profile: str = "sd-lcm-tpu"
+    batch: int = 1
+    components: tuple[str, ...] | None = None
+    allow_unused: bool = False
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A checked checkpoint: its file, architecture, tables, and the components to export."""
+
+    file: Checkpoint
+    architecture: Architecture
+    tables: Mapping[str, list[TensorRule]]
+    components: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One component, planned: its graph, its weights, and its record."""
+
+    graph: ir.Model
+    weights: MergedWeights
+    record: BundleComponent
+
+
+def export(request: ExportRequest, progress: Progress = silent) -> Bundle:
+    """Export a checkpoint to `request.output`; raises InputError, having written nothing.
+
+    What an earlier run into the same folder left whole is reused.
+    """
+    profile = get_profile(request.profile)
+    if request.batch < 1:
+        raise InputError(f"batch {request.batch}: it must be at least 1")
+    source = _open_source(request)
+    with ThreadPoolExecutor(1) as pool:  # hashing gigabytes overlaps with what does not need it
+        content = pool.submit(blake3_of, request.checkpoint)
+        adapters = _open_adapters(request, source)
+        parts = [_plan(c, profile, source, adapters, content, progress)
+                 for c in source.components]  # fmt: skip
+    bundle = _bundle(request, profile, source, adapters, content.result())
+    reusable = _reusable(request.output)
+    todo = [part for part in parts if reusable.get(part.record.name) != part.record]
+    needed = sum(part.record.weights_bytes for part in todo)
+    require_space(request.output, needed, "this export")
+    done = {p.record.name: p.record for p in parts if p not in todo}
+    for name in done:
+        progress(Event(f"export {name}", 1.0, f"{name}: reused, same sources and recipe"))
+    bundle = replace(bundle, components=done, complete=False)
+    if todo:
+        bundle.save()
+    for part in todo:
+        _write(part, request.output, progress)
+        bundle = replace(bundle, components={**bundle.components, part.record.name: part.record})
+        bundle.save()
+    ordered = {c: bundle.components[c] for c in source.components}
+    bundle = replace(bundle, components=ordered, complete=True)
+    bundle.save()
+    return bundle
+
+
+def _open_source(request: ExportRequest) -> _Source:
+    path = request.checkpoint
+    file = Checkpoint.open(path)
+    found = inspect(path)
+    if found.kind != "checkpoint":
+        raise InputError(
+            f"{path}: a {found.kind} file, and -u wants a checkpoint (a file with "
+            f"model.diffusion_model.* tensors): {_advice(found.kind)}"
+        )
+    architecture = infer_architecture(file.tensors, checkpoint_family(file.tensors))
+    if architecture is None:
+        raise InputError(
+            f"{path}: a {found.family} checkpoint; this version exports {sd15.FAMILY} "
+            "(Stable Diffusion 1.x) only: use a checkpoint of that family"
+        )
+    components = _choose_components(path, architecture, request.components)
+    problems = [
+        p
+        for p in tensor_problems(file.tensors, architecture)
+        if not p.startswith(tuple(f"{c}:" for c in COMPONENTS if c not in components))
+    ]
+    if problems:
+        raise InputError(
+            f"{path}: {len(problems)} tensors do not fit the {sd15.FAMILY} layout: "
+            f"{'; '.join(problems[:5])}{'; ...' if len(problems) > 5 else ''}: "
+            "see them all with 'sdconv inspect'; download the file again, or use another one"
+        )
+    prefix = sd15.text_prefix(file.tensors)
+    tables = {c: rules(c, architecture, prefix) for c in available(architecture)}
+    return _Source(file, architecture, tables, components)
+
+
+def _advice(kind: str) -> str:
+    if kind == "lora":
+        return "pass a LoRA with -l, beside a checkpoint"
+    return "give a full checkpoint"
+
+
+def _choose_components(
+    path: Path, architecture: Architecture, wanted: tuple[str, ...] | None
+) -> tuple[str, ...]:
+    present = available(architecture)
+    for name in wanted or ():
+        if name not in COMPONENTS:
+            raise InputError(f"unknown component {name!r}: choose from {', '.join(COMPONENTS)}")
+    missing = [name for name in wanted or COMPONENTS if name not in present]
+    if missing:
+        raise InputError(
+            f"{path}: no {' and no '.join(missing)} in this file; it holds {', '.join(present)}: "
+            f"export those with --components {','.join(present)}, or use a complete checkpoint"
+        )
+    return tuple(c for c in COMPONENTS if c in (wanted or COMPONENTS))
+
+
+def _open_adapters(request: ExportRequest, source: _Source) -> list[Lora]:
+    tables = {c: r for c, r in source.tables.items() if c in ADAPTABLE}
+    table = module_table(tables)
+    by_name = {c: {rule.name: rule for rule in r} for c, r in tables.items()}
+    adapters = []
+    for choice in request.adapters:
+        adapter = load_lora(
+            choice.path,
+            choice.scale,
+            table,
+            by_name,
+            family=source.architecture.family,
+            exported=source.components,
+        )
+        left = [*adapter.ledger.wrong_shape, *adapter.ledger.unused]
+        if left and not request.allow_unused:
+            used = len(adapter.ledger.used)
+            raise InputError(
+                f"{choice.path}: {len(left)} of {len(left) + used} keys do not fit this "
+                f"checkpoint ({len(adapter.ledger.wrong_shape)} by shape), first {left[0]}: use a "
+                "LoRA made for this architecture, or --allow-unused to merge the rest"
+            )
+        adapters.append(adapter)
+    return adapters
+
+
+def _plan(
+    component: str,
+    profile: InterfaceProfile,
+    source: _Source,
+    adapters: Sequence[Lora],
+    content: Future[str],
+    progress: Progress,
+) -> _Part:
+    ports = profile.residual_ports
+    architecture = source.architecture
+    graph, key = load_template(component, architecture, residual_ports=ports, progress=progress)
+    canonical = interface(component, architecture, residual_ports=ports)
+    mine = profile.interface(component, architecture)
+    kept = profile.outputs(component, canonical)
+    pipelines.present([(p.name, p.dtype) for p in mine.inputs], kept).run(graph)
+    places = weight_places(graph)
+    table = source.tables[component]
+    weights = MergedWeights(component, source.file, content.result(), table, places, adapters)
+    data = ir.to_proto(graph).SerializeToString(deterministic=True)
+    record = BundleComponent(
+        name=component,
+        graph=f"{component}/{GRAPH_FILE}",
+        weights=f"{component}/{WEIGHTS_FILE}",
+        interface=mine,
+        graph_sha256=_sha256(data),
+        weights_key=weights.key,
+        weights_bytes=file_size(places),
+        parameters=sum(place.nbytes // 4 for place in places.values()),
+        template_key=key,
+    )
+    return _Part(graph, weights, record)
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _bundle(
+    request: ExportRequest,
+    profile: InterfaceProfile,
+    source: _Source,
+    adapters: Sequence[Lora],
+    content: str,
+) -> Bundle:
+    path = request.checkpoint
+    return Bundle(
+        folder=request.output,
+        family=source.architecture.family,
+        architecture=source.architecture.to_json(),
+        profile=profile.name,
+        batch=request.batch,
+        prediction_type=prediction_type(source.file.tensors, source.architecture.family)[0],
+        components={},
+        sources=[
+            {
+                "role": "checkpoint",
+                "path": str(path.absolute()),
+                "bytes": path.stat().st_size,
+                "blake3": content,
+            }
+        ],
+        adapters=[adapter.record() for adapter in adapters],
+        versions={p: importlib.metadata.version(p) for p in ("sdconv", "onnx", "onnx-ir")},
+    )
+
+
+def _reusable(folder: Path) -> Mapping[str, BundleComponent]:
+    """Components that an earlier export left whole in `folder`."""
+    try:
+        earlier = Bundle.read(folder)
+    except InputError:
+        return {}
+    whole = {}
+    for name, record in earlier.components.items():
+        weights, graph = folder / record.weights, folder / record.graph
+        if (
+            weights.is_file()
+            and weights.stat().st_size == record.weights_bytes
+            and graph.is_file()
+            and sha256_of(graph) == record.graph_sha256
+        ):
+            whole[name] = record
+    return whole
+
+
+def _write(part: _Part, folder: Path, progress: Progress) -> None:
+    record = part.record
+    stage = f"export {record.name}"
+    progress(Event(stage, 0.0))
+    weights = folder / record.weights
+    write_weights(part.weights, weight_places(part.graph), weights, progress, stage)
+    with replacing(folder / record.graph) as work:
+        work.write_bytes(ir.to_proto(part.graph).SerializeToString(deterministic=True))

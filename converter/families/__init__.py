@@ -1,0 +1,1 @@
+"""What each model family looks like on disk: its tensor names and shapes, as data."""

@@ -1,0 +1,104 @@
+"""Writing files so that a final name never holds half a file, and naming what is in them."""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import blake3
+
+from converter.errors import InputError
+from converter.folders import cache_folder
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; rename it there on success, remove it on failure."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
+    os.close(handle)
+    work = Path(name)
+    try:
+        yield work
+        umask = os.umask(0)
+        os.umask(umask)
+        work.chmod(0o666 & ~umask)
+        work.replace(path)
+    finally:
+        work.unlink(missing_ok=True)
+
+
+def write_json(path: Path, data: object) -> None:
+    """Write `data` as indented JSON, atomically."""
+    with replacing(path) as work:
+        work.write_text(json.dumps(data, indent=1) + "\n")
+
+
+def read_json(path: Path, what: str) -> dict[str, Any]:
+    """Read a JSON object; raises InputError naming the file and `what` it should be."""
+    try:
+        data = json.loads(path.read_text())
+    except FileNotFoundError as e:
+        raise InputError(f"{path}: not found; it should be {what}") from e
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as e:
+        raise InputError(f"{path}: not readable as {what} ({e})") from e
+    if not isinstance(data, dict):
+        raise InputError(f"{path}: not {what}: a JSON object was expected")
+    return data
+
+
+def link_or_copy(source: Path, path: Path) -> None:
+    """Give `source` a second name (hard link); copy where the file system cannot."""
+    with replacing(path) as work:
+        work.unlink()
+        try:
+            work.hardlink_to(source)
+        except OSError:
+            shutil.copyfile(source, work)
+
+
+def require_space(folder: Path, needed: int, what: str) -> None:
+    """Raise InputError when the disk of `folder` has less than `needed` bytes free."""
+    existing = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
+    free = shutil.disk_usage(existing).free
+    if free < needed:
+        raise InputError(
+            f"{folder}: {what} needs {needed / 1e9:.2f} GB and the disk has {free / 1e9:.2f} GB "
+            "free: make room or choose another folder with -o"
+        )
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, remembered while its size and modification time stay the same."""
+    return _remembered("sha256", path)
+
+
+def blake3_of(path: Path) -> str:
+    """BLAKE3 of a file, remembered like `sha256_of`.
+
+    For sources of gigabytes: ten times faster than SHA-256 on a processor without SHA
+    instructions, and published for every file by Civitai, so a user can compare it.
+    """
+    return _remembered("blake3", path)
+
+
+def _remembered(kind: str, path: Path) -> str:
+    stat = path.stat()
+    fingerprint = f"{path.absolute()}|{stat.st_size}|{stat.st_mtime_ns}|{stat.st_ino}"
+    name = hashlib.sha256(fingerprint.encode()).hexdigest()[:32]
+    memory = cache_folder() / "hashes" / f"{name}.{kind}"
+    if memory.is_file():
+        return memory.read_text()
+    if kind == "sha256":
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    else:
+        digest = blake3.blake3().update_mmap(path).hexdigest()
+    with replacing(memory) as work:
+        work.write_text(digest)
+    return digest

@@ -1,0 +1,195 @@
+"""What a file is, from its header alone: kind, family, parts, hyper-parameters, dtypes."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from converter.adapters.family import adapter_family
+from converter.adapters.keys import adapter_kind, split_key
+from converter.architecture import Architecture
+from converter.checkpoint import Checkpoint, TensorInfo
+from converter.components import COMPONENTS, available, rules
+from converter.families import sd15
+from converter.families.detect import checkpoint_family, prediction_type
+
+Tensors = Mapping[str, TensorInfo]
+
+COMPONENT_PREFIXES = {
+    "text_encoder": ("cond_stage_model.", "conditioner.embedders.0."),
+    "text_encoder_2": ("conditioner.embedders.1.",),
+    "unet": ("model.diffusion_model.",),
+    "vae_encoder": ("first_stage_model.encoder.", "first_stage_model.quant_conv."),
+    "vae_decoder": ("first_stage_model.decoder.", "first_stage_model.post_quant_conv."),
+}
+"""Where the original single-file layout keeps each component."""
+
+BARE = {
+    "controlnet": ("control_model.", "controlnet_cond_embedding.", "input_hint_block."),
+    "vae": ("first_stage_model.", "encoder.conv_in.", "decoder.conv_in."),
+    "text_encoder": ("text_model.encoder.", "cond_stage_model."),
+}
+"""Kinds of files that hold one part, and the name prefixes that mark them."""
+
+
+@dataclass(frozen=True)
+class ComponentFacts:
+    """One part of a checkpoint: is it there, how many numbers, stored as what."""
+
+    present: bool
+    parameters: int
+    dtype: str | None
+
+    @classmethod
+    def of(cls, tensors: Tensors) -> "ComponentFacts":
+        """Summarise these tensors; the dtype is the one that holds most numbers."""
+        counts: Counter[str] = Counter()
+        for info in tensors.values():
+            counts[info.dtype] += info.parameters
+        dtype = counts.most_common(1)[0][0] if counts else None
+        return cls(bool(tensors), counts.total(), dtype)
+
+
+@dataclass(frozen=True)
+class AdapterFacts:
+    """What kind of adapter a file is, its ranks, and the family it was trained for."""
+
+    kind: str
+    rank: list[int]
+    target_family: str
+    modules: int
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """Everything that a header tells."""
+
+    path: Path
+    kind: str
+    family: str
+    bytes: int
+    components: Mapping[str, ComponentFacts]
+    architecture: Architecture | None
+    prediction: tuple[str, str]
+    adapter: AdapterFacts | None
+    problems: list[str]
+
+    def to_json(self) -> dict[str, Any]:
+        """As `sdconv inspect --json` prints it (schema 1)."""
+        record: dict[str, Any] = {
+            "schema": 1,
+            "path": str(self.path),
+            "kind": self.kind,
+            "family": self.family,
+            "bytes": self.bytes,
+            "components": {name: facts.__dict__ for name, facts in self.components.items()},
+            "architecture": None if self.architecture is None else self.architecture.to_json(),
+            "prediction_type": {"value": self.prediction[0], "decided_by": self.prediction[1]},
+            "problems": self.problems,
+        }
+        if self.adapter is not None:
+            record["adapter"] = self.adapter.__dict__
+        return record
+
+
+def infer_architecture(tensors: Tensors, family: str) -> Architecture | None:
+    """The architecture of a checkpoint; None for a family whose tables are not here yet."""
+    if family != sd15.FAMILY:
+        return None
+    return Architecture(
+        family,
+        sd15.infer_unet(tensors),
+        sd15.infer_text_encoder(tensors),
+        sd15.infer_vae(tensors),
+    )
+
+
+def inspect(path: Path) -> Inspection:
+    """Read a file's header and tell what it is; raises InputError when it cannot be read."""
+    file = Checkpoint.open(path)
+    tensors = file.tensors
+    kind = _kind(tensors)
+    if kind == "lora":
+        family = adapter_family(tensors)
+        components: dict[str, ComponentFacts] = {}
+        architecture = None
+        prediction = ("unknown", "an adapter does not decide it")
+    else:
+        family = checkpoint_family(tensors)
+        components = _components(tensors) if kind == "checkpoint" else {}
+        architecture = infer_architecture(tensors, family)
+        prediction = prediction_type(tensors, family)
+    return Inspection(
+        path=path,
+        kind=kind,
+        family=family,
+        bytes=path.stat().st_size,
+        components=components,
+        architecture=architecture,
+        prediction=prediction,
+        adapter=_adapter(tensors, family) if kind == "lora" else None,
+        problems=tensor_problems(tensors, architecture) if kind == "checkpoint" else [],
+    )
+
+
+def _kind(tensors: Tensors) -> str:
+    if adapter_kind(tensors) is not None:
+        return "lora"
+    if any(name.startswith("model.diffusion_model.") for name in tensors):
+        return "checkpoint"
+    for kind, prefixes in BARE.items():
+        if any(name.startswith(prefixes) for name in tensors):
+            return kind
+    return "unknown"
+
+
+def _components(tensors: Tensors) -> dict[str, ComponentFacts]:
+    facts = {
+        component: ComponentFacts.of({n: i for n, i in tensors.items() if n.startswith(prefixes)})
+        for component, prefixes in COMPONENT_PREFIXES.items()
+    }
+    if not facts["text_encoder_2"].present:
+        del facts["text_encoder_2"]
+    return facts
+
+
+def _adapter(tensors: Tensors, family: str) -> AdapterFacts:
+    downs = [
+        (key, info)
+        for key, info in tensors.items()
+        if (split := split_key(key)) is not None and split.part == "down"
+    ]
+    return AdapterFacts(
+        kind=adapter_kind(tensors) or "unknown",
+        rank=sorted({info.shape[0] for _, info in downs}),
+        target_family=family,
+        modules=len(downs),
+    )
+
+
+def tensor_problems(tensors: Tensors, architecture: Architecture | None) -> list[str]:
+    """Check names and shapes against the family's table, both ways, all offenders named."""
+    if architecture is None:
+        return []
+    prefix = sd15.text_prefix(tensors)
+    problems = []
+    expected: set[str] = set()
+    for component in available(architecture):
+        for rule in rules(component, architecture, prefix):
+            expected.add(rule.source)
+            info = tensors.get(rule.source)
+            if info is None:
+                problems.append(f"{component}: {rule.source} is missing")
+            elif not rule.accepts(info.shape):
+                found, wanted = list(info.shape), list(rule.shape)
+                problems.append(f"{component}: {rule.source} is {found}, {wanted} was expected")
+    missing = [c for c in COMPONENTS if c not in available(architecture)]
+    owned = tuple(
+        p for c, prefixes in COMPONENT_PREFIXES.items() if c not in missing for p in prefixes
+    )
+    for name in tensors:
+        known = name in expected or name.startswith(sd15.KNOWN_UNUSED)
+        if name.startswith(owned) and not known:
+            problems.append(f"{name} {list(tensors[name].shape)} belongs to no known layer")
+    return problems

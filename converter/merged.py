@@ -1,0 +1,95 @@
+"""The weight stream of an export: a checkpoint's tensors, renamed, merged, laid out, cast."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from converter.adapters.lora import Lora
+from converter.cache import content_key
+from converter.checkpoint import Checkpoint
+from converter.errors import InputError
+from converter.families.rules import TensorRule
+from converter.weights import Array, TensorSpec
+from passes.weights import TRANSPOSED, Place
+
+STREAM_FORMAT = "1"
+"""Raise it whenever the same sources would give other bytes."""
+
+
+class MergedWeights:
+    """A `WeightSource` over a checkpoint and adapters, in the layout of a template.
+
+    Values are float32: read as stored, widened, changed by each adapter in the order given,
+    transposed where the graph wants the matrix so. The pages read are given back at once.
+    """
+
+    file: Path | None = None
+
+    def __init__(
+        self,
+        component: str,
+        checkpoint: Checkpoint,
+        content: str,
+        rules: Sequence[TensorRule],
+        places: Mapping[str, Place],
+        adapters: Sequence[Lora],
+    ) -> None:
+        self._component = component
+        self._checkpoint = checkpoint
+        self._places = places
+        self._rules = {rule.name: rule for rule in rules}
+        self._adapters = [a for a in adapters if a.modules.get(component) and a.scale != 0]
+        _check_complete(component, self._rules, places)
+        self.key = content_key(
+            {
+                "stream format": STREAM_FORMAT,
+                "component": component,
+                "checkpoint": content,
+                "adapters": [[a.content, a.scale] for a in self._adapters],
+                "layout": [[n, p.shape, p.dtype, p.offset] for n, p in sorted(places.items())],
+            }
+        )
+
+    def names(self) -> Sequence[str]:
+        """Names in the order in which the file holds them: reading stays sequential."""
+        tensors = self._checkpoint.tensors
+        return sorted(self._places, key=lambda n: tensors[self._rule(n).source].begin)
+
+    def spec(self, name: str) -> TensorSpec:
+        """Shape and dtype in the graph."""
+        place = self._places[name]
+        return TensorSpec(place.shape, place.dtype)
+
+    def read(self, name: str) -> Array:
+        """The merged tensor in the graph's layout."""
+        rule, place = self._rule(name), self._places[name]
+        stored = self._checkpoint.read(rule.source).reshape(rule.shape)
+        for adapter in self._adapters:
+            stored = adapter.add_to(self._component, rule.name, stored)
+        if name.endswith(TRANSPOSED):
+            stored = stored.T
+        out = np.empty(stored.shape, place.dtype)
+        np.copyto(out, stored, casting="same_kind")
+        self._checkpoint.release(rule.source)
+        return out.reshape(place.shape)
+
+    def _rule(self, name: str) -> TensorRule:
+        return self._rules[name.removesuffix(TRANSPOSED)]
+
+
+def _check_complete(
+    component: str, rules: Mapping[str, TensorRule], places: Mapping[str, Place]
+) -> None:
+    wanted = {name.removesuffix(TRANSPOSED) for name in places}
+    if wanted != rules.keys():
+        odd = sorted(wanted ^ rules.keys())
+        raise InputError(
+            f"{component}: the template and the family's table disagree on {len(odd)} tensors "
+            f"({', '.join(odd[:3])}...): the template is not this architecture's; "
+            "delete it from the cache folder and export again"
+        )
+    for name, place in places.items():
+        rule = rules[name.removesuffix(TRANSPOSED)]
+        if np.prod(place.shape, dtype=np.int64) != np.prod(rule.shape, dtype=np.int64):
+            raise InputError(f"{component}: {name} is {place.shape} in the template, {rule.shape}")

@@ -1,0 +1,191 @@
+"""The traceable torch module of each component: what a template is traced from, and the reference.
+
+State-dict names are the names of the graph's weights. `forward` takes and returns the ports of
+`converter.components.interface`, in that order. Needs the `torch` extra.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from converter.errors import InputError
+from passes.weights import TRANSPOSED
+
+if TYPE_CHECKING:
+    import torch
+
+    from converter.architecture import (
+        Architecture,
+        TextEncoderArchitecture,
+        UNetArchitecture,
+        VaeArchitecture,
+    )
+    from converter.weights import Array, WeightSource
+
+
+def require_torch(purpose: str) -> None:
+    """Raise InputError, saying what to install, when the torch extra is missing."""
+    for package in ("torch", "diffusers", "transformers", "onnxscript"):
+        if importlib.util.find_spec(package) is None:
+            raise InputError(
+                f"{purpose} needs {package}, which is not installed: "
+                "pip install torch==2.13.0 && pip install 'sdconv[torch]'"
+            )
+
+
+def build_module(
+    component: str, architecture: Architecture, *, residual_ports: bool
+) -> torch.nn.Module:
+    """Build the module with parameters on the meta device (no storage); buffers are real."""
+    require_torch(f"building the {component}")
+    from accelerate import init_empty_weights
+
+    with init_empty_weights(include_buffers=False):
+        if component == "text_encoder" and architecture.text_encoder is not None:
+            module = _text_encoder(architecture.text_encoder)
+        elif component == "unet" and architecture.unet is not None:
+            module = _unet(architecture.unet, residual_ports)
+        elif component == "vae_encoder" and architecture.vae is not None:
+            module = _vae_half(architecture.vae, encoder=True)
+        elif component == "vae_decoder" and architecture.vae is not None:
+            module = _vae_half(architecture.vae, encoder=False)
+        else:
+            raise InputError(f"no module for component {component!r} of {architecture.family}")
+    return module.eval().requires_grad_(requires_grad=False)
+
+
+def fill_module(module: torch.nn.Module, weights: WeightSource) -> None:
+    """Point every parameter of a meta module into `weights`; copy only what is not float32.
+
+    Raises InputError, naming all offenders, unless names and sizes fit in both directions.
+    """
+    tensors = dict(_tensor(name, weights.read(name)) for name in weights.names())
+    wanted = {name: tensor.shape for name, tensor in module.state_dict().items()}
+    offenders = [f"{name} is missing" for name in wanted if name not in tensors]
+    offenders += [f"{name} has no place in the module" for name in tensors if name not in wanted]
+    offenders += [
+        f"{name} is {list(tensor.shape)} where {list(wanted[name])} was expected"
+        for name, tensor in tensors.items()
+        if name in wanted and tensor.numel() != wanted[name].numel()
+    ]
+    if offenders:
+        raise InputError(
+            "the weights do not fit the torch module, export again: " + "; ".join(offenders)
+        )
+    # A graph may hold a norm's scale with more extents of 1 than the module does.
+    shaped = {name: tensor.reshape(wanted[name]) for name, tensor in tensors.items()}
+    module.load_state_dict(shaped, assign=True)
+    module.requires_grad_(requires_grad=False)
+
+
+def _tensor(name: str, array: Array) -> tuple[str, torch.Tensor]:
+    """One weight under the module's name and in its orientation."""
+    import torch
+
+    with warnings.catch_warnings():
+        # The file is mapped read-only, and inference writes to no weight.
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        tensor = torch.from_numpy(array.astype(np.float32, copy=False))
+    if name.endswith(TRANSPOSED):
+        return name.removesuffix(TRANSPOSED), tensor.T
+    return name, tensor
+
+
+def _text_encoder(arch: TextEncoderArchitecture) -> torch.nn.Module:
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    class TextEncoder(CLIPTextModel):  # type: ignore[no-untyped-call]
+        def forward(self, input_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            out = super().forward(input_ids=input_ids)
+            return out.last_hidden_state, out.pooler_output
+
+    config = CLIPTextConfig(
+        vocab_size=arch.vocabulary,
+        hidden_size=arch.hidden_size,
+        intermediate_size=arch.intermediate_size,
+        num_hidden_layers=arch.layers,
+        num_attention_heads=arch.heads,
+        max_position_embeddings=arch.positions,
+        hidden_act=arch.activation,
+        # SD1.5's own ids: the pooled vector is taken at the highest token id, the first EOS.
+        bos_token_id=0,
+        eos_token_id=2,
+    )
+    # The default attention guards against fully masked rows with IsNaN and Where, which
+    # accelerator compilers refuse; a causal mask has no such row.
+    config._attn_implementation = "eager"
+    return TextEncoder(config)
+
+
+def _unet(arch: UNetArchitecture, residual_ports: bool) -> torch.nn.Module:
+    from diffusers import UNet2DConditionModel
+
+    class UNet(UNet2DConditionModel):  # type: ignore[misc]
+        def forward(
+            self,
+            sample: torch.Tensor,
+            timestep: torch.Tensor,
+            encoder_hidden_states: torch.Tensor,
+            *residuals: torch.Tensor,
+        ) -> torch.Tensor:
+            added: dict[str, Any] = {}
+            if residuals:
+                added["mid_block_additional_residual"] = residuals[0]
+                added["down_block_additional_residuals"] = residuals[1:]
+            return super().forward(  # type: ignore[no-any-return]
+                sample, timestep, encoder_hidden_states, return_dict=False, **added
+            )[0]
+
+    down = ["CrossAttnDownBlock2D" if a else "DownBlock2D" for a in arch.attention_levels]
+    up = ["CrossAttnUpBlock2D" if a else "UpBlock2D" for a in arch.attention_levels[::-1]]
+    unet = UNet(
+        in_channels=arch.in_channels,
+        out_channels=arch.out_channels,
+        block_out_channels=arch.block_channels,
+        layers_per_block=arch.layers_per_block,
+        down_block_types=tuple(down),
+        up_block_types=tuple(up),
+        cross_attention_dim=arch.context_dim,
+        attention_head_dim=arch.attention_heads,  # diffusers' name for the number of heads
+    )
+    if not residual_ports:
+        # More up-samplings than there are makes every latent size "not a multiple", so the
+        # traced graph takes each up-sampled size from the skip connection, whatever it is.
+        unet.num_upsamplers = 30
+    return unet
+
+
+def _vae_half(arch: VaeArchitecture, *, encoder: bool) -> torch.nn.Module:
+    import torch
+    from diffusers import AutoencoderKL
+
+    levels = len(arch.block_channels)
+    vae = AutoencoderKL(
+        block_out_channels=arch.block_channels,
+        layers_per_block=arch.layers_per_block,
+        latent_channels=arch.latent_channels,
+        down_block_types=("DownEncoderBlock2D",) * levels,
+        up_block_types=("UpDecoderBlock2D",) * levels,
+    )
+
+    class VaeEncoder(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.encoder, self.quant_conv = vae.encoder, vae.quant_conv
+
+        def forward(self, sample: torch.Tensor) -> torch.Tensor:
+            return self.quant_conv(self.encoder(sample))  # type: ignore[no-any-return]
+
+    class VaeDecoder(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.decoder, self.post_quant_conv = vae.decoder, vae.post_quant_conv
+
+        def forward(self, latent_sample: torch.Tensor) -> torch.Tensor:
+            return self.decoder(self.post_quant_conv(latent_sample))  # type: ignore[no-any-return]
+
+    return VaeEncoder() if encoder else VaeDecoder()

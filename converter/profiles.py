@@ -1,0 +1,90 @@
+"""Interface profiles: which consumer an artifact must run in unchanged, as data."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from converter.architecture import Architecture
+from converter.components import interface
+from converter.errors import InputError
+from converter.interface import Interface
+
+
+@dataclass(frozen=True)
+class ComponentProfile:
+    """How one consumer names a component's ports.
+
+    `inputs` maps canonical input names to the consumer's; inputs not listed keep theirs.
+    `outputs` does so for the outputs kept, in order (None: all, as they are). `dtypes` overrides
+    the dtype of an input, by canonical name.
+    """
+
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    outputs: Mapping[str, str] | None = None
+    dtypes: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class InterfaceProfile:
+    """One consumer's demands on every component."""
+
+    name: str
+    consumer: str
+    residual_ports: bool
+    components: Mapping[str, ComponentProfile]
+
+    def interface(self, component: str, architecture: Architecture) -> Interface:
+        """The component's ports as this consumer binds them."""
+        canonical = interface(component, architecture, residual_ports=self.residual_ports)
+        mine = self.components.get(component, ComponentProfile())
+        inputs = tuple(
+            replace(
+                port,
+                name=mine.inputs.get(port.name, port.name),
+                dtype=mine.dtypes.get(port.name, port.dtype),
+            )
+            for port in canonical.inputs
+        )
+        by_name = {port.name: port for port in canonical.outputs}
+        kept = self.outputs(component, canonical)
+        outputs = tuple(replace(by_name[name], name=new) for name, new in kept.items())
+        return Interface(inputs, outputs)
+
+    def outputs(self, component: str, canonical: Interface) -> Mapping[str, str]:
+        """Canonical output name -> the consumer's, for the outputs it keeps, in order."""
+        mine = self.components.get(component, ComponentProfile())
+        return mine.outputs or {port.name: port.name for port in canonical.outputs}
+
+
+SD_LCM_TPU = InterfaceProfile(
+    name="sd-lcm-tpu",
+    consumer="SD1.5 hosts on Sophgo BM1684X: binds by position, reads output 0, knows no int64",
+    residual_ports=True,
+    components={
+        "text_encoder": ComponentProfile(
+            inputs={"input_ids": "tokens"}, outputs={"last_hidden_state": "last_hidden_state"}
+        ),
+        "unet": ComponentProfile(outputs={"out_sample": "noise_pred"}),
+        "vae_encoder": ComponentProfile(
+            inputs={"sample": "image"}, outputs={"latent_parameters": "moments"}
+        ),
+        "vae_decoder": ComponentProfile(
+            inputs={"latent_sample": "latent"}, outputs={"sample": "image"}
+        ),
+    },
+)
+
+DIFFUSERS = InterfaceProfile(
+    name="diffusers",
+    consumer="ONNX Runtime pipelines of diffusers and Optimum: binds by name",
+    residual_ports=False,
+    components={"text_encoder": ComponentProfile(dtypes={"input_ids": "int64"})},
+)
+
+PROFILES = {profile.name: profile for profile in (SD_LCM_TPU, DIFFUSERS)}
+
+
+def get_profile(name: str) -> InterfaceProfile:
+    """The profile of that name; raises InputError listing what exists."""
+    if name not in PROFILES:
+        raise InputError(f"unknown profile {name!r}: choose one of {', '.join(PROFILES)}")
+    return PROFILES[name]

@@ -1,0 +1,58 @@
+"""The orders of passes that targets run: each a list you can read aloud."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from passes.base import Pass, PassReport
+from passes.cap_versions import CapVersionsPass
+from passes.fold_transpose_chain import FoldTransposeChainPass
+from passes.narrow_int64_inputs import NarrowInt64InputsPass
+from passes.present_interface import PresentInterfacePass
+from passes.specialize_size import SpecializeSizePass
+
+InputShapes = Mapping[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class PipelineResult:
+    """The graph after all passes and what each of them did, in order."""
+
+    model: ir.Model
+    reports: tuple[PassReport, ...]
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """Passes in the order in which they run."""
+
+    passes: Sequence[Pass]
+
+    def run(self, model: ir.Model) -> PipelineResult:
+        """Run every pass; the given model is changed in place where a pass can."""
+        for one in self.passes:
+            one(model)
+        return PipelineResult(model, tuple(one.report for one in self.passes))
+
+
+def present(inputs: Sequence[tuple[str, str]], outputs: Mapping[str, str]) -> Pipeline:
+    """Template -> a profile's graph, sizes still symbolic."""
+    return Pipeline([PresentInterfacePass(inputs, outputs)])
+
+
+def onnxruntime(input_shapes: InputShapes) -> Pipeline:
+    """Graph -> one size for ONNX Runtime."""
+    return Pipeline([SpecializeSizePass(input_shapes), FoldTransposeChainPass()])
+
+
+def sophgo(input_shapes: InputShapes) -> Pipeline:
+    """Graph -> one size as tpu-mlir 1.30 reads it best."""
+    return Pipeline(
+        [
+            SpecializeSizePass(input_shapes),
+            FoldTransposeChainPass(),
+            NarrowInt64InputsPass(),  # the chip's hosts hand over 32-bit integers
+            CapVersionsPass(ir_version=9, opset=18),  # its importer is onnx 1.14
+        ]
+    )

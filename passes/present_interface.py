@@ -1,0 +1,83 @@
+"""Canonical ports -> a consumer's ports: names, dtypes, and which outputs there are."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import onnx_ir as ir
+from onnx_ir.passes import PassResult, common
+
+from passes.base import Pass
+
+
+class PresentInterfacePass(Pass):
+    """Rename inputs, set their dtypes, and keep the wanted outputs, in the order given.
+
+    `inputs` lists (name, dtype) in graph order; `outputs` maps canonical names to the
+    consumer's. What only a dropped output needed is removed, weights included.
+    """
+
+    name = "present-interface"
+    changes_weights = True
+
+    def __init__(self, inputs: Sequence[tuple[str, str]], outputs: Mapping[str, str]) -> None:
+        super().__init__()
+        self._inputs = inputs
+        self._outputs = outputs
+
+    def requires(self, model: ir.Model) -> None:
+        """As many inputs as given; every wanted output exists."""
+        names = {value.name for value in model.graph.outputs}
+        if len(model.graph.inputs) != len(self._inputs) or not set(self._outputs) <= names:
+            raise ValueError(
+                f"{len(self._inputs)} inputs and outputs {list(self._outputs)} wanted; the graph "
+                f"has {len(model.graph.inputs)} inputs and outputs {sorted(map(str, names))}"
+            )
+
+    def call(self, model: ir.Model) -> PassResult:
+        """Rewrite in place."""
+        graph = model.graph
+        for value, (name, dtype) in zip(graph.inputs, self._inputs, strict=True):
+            wanted = ir.DataType.from_numpy(np.dtype(dtype))
+            if value.dtype != wanted:
+                retype_input(graph, value, wanted)
+                self.fire()
+            self._rename(graph, value, name)
+        outputs = {value.name: value for value in graph.outputs}
+        kept = [outputs[name] for name in self._outputs]
+        if kept != list(graph.outputs):
+            graph.outputs[:] = kept
+            common.RemoveUnusedNodesPass()(model)
+            self.fire()
+        for value, name in zip(kept, self._outputs.values(), strict=True):
+            self._rename(graph, value, name)
+        return self.result(model)
+
+    def _rename(self, graph: ir.Graph, value: ir.Value, name: str) -> None:
+        if value.name == name:
+            return
+        for node in graph:
+            for other in node.outputs:
+                if other.name == name and other is not value:
+                    other.name = f"{name}_inner"
+        value.name = name
+        self.fire()
+
+
+def retype_input(graph: ir.Graph, value: ir.Value, dtype: ir.DataType) -> None:
+    """Change an input's dtype; the graph goes on with the old one through a Cast.
+
+    Users that cast it to the new dtype read it directly instead.
+    """
+    old = value.dtype
+    assert old is not None
+    for node in [use.node for use in value.uses()]:
+        if node.op_type == "Cast" and node.attributes["to"].as_int() == dtype:
+            node.outputs[0].replace_all_uses_with(value)
+            graph.remove(node, safe=True)
+    if list(value.uses()):
+        widened = ir.Value(name=f"{value.name}_cast", shape=value.shape, type=ir.TensorType(old))
+        cast = ir.Node("", "Cast", [value], [ir.AttrInt64("to", old)], outputs=[widened])
+        value.replace_all_uses_with(widened)
+        cast.replace_input_with(0, value)
+        graph.insert_before(graph[0], cast)
+    value.dtype = dtype

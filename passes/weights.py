@@ -1,0 +1,81 @@
+"""What a weight is to a graph: an initializer whose data lies at an offset of an external file.
+
+Weights are named after the tensor of the original module (``mid_block.resnets.0.conv1.weight``).
+A name ending in ``.T`` is that matrix transposed: the graph multiplies by it directly, and
+whoever writes the file transposes while streaming, which costs nothing.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx_ir as ir
+
+TRANSPOSED = ".T"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a weight lies in its external file. `dtype` is a numpy name, `offset` in bytes."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    offset: int
+    nbytes: int
+
+
+def read_graph(path: Path) -> ir.Model:
+    """Read an ONNX graph without touching its external data."""
+    return ir.load(path)
+
+
+def weights_of(model: ir.Model) -> dict[str, ir.Value]:
+    """The initializers that are weights, by name."""
+    return {
+        name: value
+        for name, value in model.graph.initializers.items()
+        if isinstance(value.const_value, ir.ExternalTensor)
+    }
+
+
+def weight_places(model: ir.Model) -> dict[str, Place]:
+    """Shape, dtype and place in the external file of every weight, by name."""
+    places = {}
+    for name, value in weights_of(model).items():
+        tensor = value.const_value
+        assert isinstance(tensor, ir.ExternalTensor)
+        places[name] = Place(
+            tuple(tensor.shape.numpy()),
+            tensor.dtype.numpy().name,
+            tensor.offset or 0,
+            tensor.nbytes,
+        )
+    return places
+
+
+@contextmanager
+def hidden_weights(model: ir.Model) -> Iterator[dict[str, ir.Value]]:
+    """Turn weights into graph inputs for a while, so that no tool can look at or fold them.
+
+    Yields the weights by name. On leaving, every input of those names becomes a weight again,
+    with the tensor it had; the model inside may have been replaced node by node meanwhile.
+    """
+    weights = weights_of(model)
+    tensors = {name: value.const_value for name, value in weights.items()}
+    for name, value in weights.items():
+        assert value.dtype is not None
+        dtype, shape = value.dtype, value.shape
+        model.graph.initializers.pop(name)
+        value.const_value = None
+        value.dtype, value.shape = dtype, shape
+        model.graph.inputs.append(value)
+    try:
+        yield weights
+    finally:
+        graph = model.graph  # whatever stands there by now
+        for value in list(graph.inputs):
+            if value.name in tensors:
+                graph.inputs.remove(value)
+                value.const_value = tensors[value.name]
+                graph.initializers[value.name] = value

@@ -1,0 +1,79 @@
+"""`sdconv export`: a checkpoint and its LoRAs become a bundle."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class Format(StrEnum):
+    """What to write."""
+
+    onnx = "onnx"
+    torchscript = "torchscript"
+    both = "both"
+
+
+def export(
+    checkpoint: Annotated[
+        Path, typer.Option("-u", "--checkpoint", help="The .safetensors checkpoint.")
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the bundle.")],
+    lora: Annotated[
+        list[str] | None,
+        typer.Option("-l", "--lora", help="LoRA to merge, FILE or FILE:SCALE; may be repeated."),
+    ] = None,
+    batch: Annotated[
+        int, typer.Option("-b", "--batch", help="UNet batch that compile takes by default.")
+    ] = 1,
+    profile: Annotated[
+        str, typer.Option(help="Whose ports: sd-lcm-tpu (Sophgo hosts) or diffusers (ONNX).")
+    ] = "sd-lcm-tpu",
+    format_: Annotated[
+        Format, typer.Option("--format", help="onnx, the original tool's torchscript, or both.")
+    ] = Format.onnx,
+    components: Annotated[
+        str | None, typer.Option(help="Export only these, comma-separated.")
+    ] = None,
+    allow_unused: Annotated[
+        bool, typer.Option("--allow-unused", help="Merge a LoRA although some keys do not fit.")
+    ] = False,
+) -> None:
+    """Export a checkpoint (and LoRAs) to weightless-made ONNX graphs with weights beside them."""
+    from converter.export import AdapterChoice, ExportRequest
+    from converter.export import export as run
+    from sdconv.console import out, progress_bar
+
+    request = ExportRequest(
+        checkpoint=checkpoint,
+        output=output,
+        adapters=tuple(AdapterChoice.parse(text) for text in lora or ()),
+        profile=profile,
+        batch=batch,
+        components=tuple(components.split(",")) if components else None,
+        allow_unused=allow_unused,
+    )
+    with progress_bar() as progress:
+        bundle = run(request, progress)
+        if format_ != Format.onnx:
+            from converter.torchscript import export_torchscript
+
+            export_torchscript(bundle, progress)
+    for component in bundle.components.values():
+        size = component.weights_bytes / 1e6
+        out.print(
+            f"{output / component.graph}: {component.parameters / 1e6:.1f} M parameters, "
+            f"{size:.0f} MB",
+            highlight=False,
+            soft_wrap=True,
+        )
+    for adapter in bundle.adapters:
+        ledger = adapter["ledger"]
+        out.print(
+            f"{adapter['path']}: scale {adapter['scale']}, {ledger['used']} keys used, "
+            f"{len(ledger['unused']) + len(ledger['wrong_shape'])} left out",
+            highlight=False,
+            soft_wrap=True,
+        )
+    out.print(f"bundle: {output}", highlight=False, soft_wrap=True)

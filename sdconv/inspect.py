@@ -1,0 +1,59 @@
+"""`sdconv inspect`: what a file is, from its header alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from converter.inspection import Inspection
+
+
+def inspect(
+    file: Annotated[Path, typer.Argument(help="A .safetensors checkpoint or LoRA.")],
+    json: Annotated[bool, typer.Option("--json", help="Print JSON instead.")] = False,
+) -> None:
+    """Tell what a file is: kind, family, parts, every hyper-parameter. Reads the header only."""
+    from json import dumps
+
+    from converter.inspection import inspect as inspect_file
+
+    found = inspect_file(file)
+    if json:
+        typer.echo(dumps(found.to_json(), indent=1))
+    else:
+        _print(found)
+
+
+def _print(found: Inspection) -> None:
+    from rich.table import Table
+
+    from sdconv.console import out
+
+    out.print(f"{found.path}: {found.kind}, family {found.family}, {found.bytes / 1e6:.1f} MB")
+    if found.adapter is not None:
+        ranks = ", ".join(map(str, found.adapter.rank)) or "none"
+        out.print(
+            f"{found.adapter.kind} for {found.adapter.target_family}, rank {ranks}, "
+            f"{found.adapter.modules} modules"
+        )
+    else:
+        value, reason = found.prediction
+        out.print(f"prediction type: {value} ({reason})")
+    if found.components:
+        table = Table("component", "present", "parameters", "stored as")
+        for name, facts in found.components.items():
+            present = "yes" if facts.present else "missing"
+            table.add_row(name, present, f"{facts.parameters:,}", facts.dtype or "-")
+        out.print(table)
+    if found.architecture is not None:
+        for part, values in found.architecture.to_json().items():
+            if isinstance(values, dict):
+                listed = ", ".join(f"{name} {value}" for name, value in values.items())
+                out.print(f"{part}: {listed}", soft_wrap=True)
+    for problem in found.problems[:20]:
+        out.print(f"problem: {problem}", markup=False, soft_wrap=True)
+    if len(found.problems) > 20:
+        out.print(f"... and {len(found.problems) - 20} more (all with --json)")

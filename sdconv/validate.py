@@ -1,0 +1,60 @@
+"""The verb `validate`: compare artifacts with a CPU fp32 reference and say whether they agree."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def validate(
+    artifacts: Annotated[
+        Path, typer.Argument(help="Folder with a manifest.json, made by 'sdconv compile'.")
+    ],
+    report: Annotated[
+        Path | None, typer.Option(help="HTML report.  [default: ARTIFACTS/report.html]")
+    ] = None,
+    json: Annotated[
+        Path | None, typer.Option(help="JSON report.  [default: ARTIFACTS/report.json]")
+    ] = None,
+    bundle: Annotated[
+        Path | None, typer.Option(help="Where the bundle is now, if it was moved.")
+    ] = None,
+    emulator_budget: Annotated[
+        float,
+        typer.Option(min=0, help="Minutes that one artifact may take on a chip's emulator."),
+    ] = 10.0,
+    judge_only: Annotated[
+        bool, typer.Option("--judge-only", help="Judge saved outputs again; run nothing.")
+    ] = False,
+) -> None:
+    """Run every artifact and the fp32 reference on the same inputs, measure, judge, report.
+
+    Exit code 1 if any artifact does not agree with the reference. An artifact that was not run
+    makes the verdict "incomplete", with exit code 0 and a warning.
+    """
+    from rich.console import Console
+    from rich.text import Text
+
+    from sdconv.console import progress_bar
+    from validate.base import Verdict
+    from validate.report.terminal import print_report
+    from validate.validate import ValidateRequest
+    from validate.validate import validate as run_validation
+
+    request = ValidateRequest(
+        artifacts=artifacts,
+        report=report,
+        json=json,
+        bundle=bundle,
+        emulator_budget=emulator_budget * 60,
+        judge_only=judge_only,
+    )
+    with progress_bar() as progress:
+        outcome = run_validation(request, progress)
+    print_report(outcome, Console())
+    typer.echo(f"report: {request.report_path}  {request.json_path}")
+    if outcome.verdict is Verdict.INCOMPLETE:
+        warning = "warning: not everything was run, so this is not a pass"
+        Console(stderr=True).print(Text(warning, style="yellow"))
+    if outcome.verdict is Verdict.FAIL:
+        raise typer.Exit(1)

@@ -1,0 +1,1 @@
+"""One file or folder per back-end: compile a graph, bind weights, open a runner."""

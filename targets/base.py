@@ -1,0 +1,158 @@
+"""The contract of a back-end: compile a graph to a skeleton, bind weights to it, open a runner.
+
+Adding a target: one file (or folder) with a `Target`, one line in `targets/registry.py`, one
+test. Nothing here imports a vendor's package.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from converter.progress import Progress
+from converter.sizes import Size
+from converter.weights import Array, WeightSource
+
+
+class ToolchainError(RuntimeError):
+    """A vendor's toolchain is missing or failed: one line, what to do next (exit code 3)."""
+
+
+@dataclass(frozen=True)
+class CompileJob:
+    """One component at one size, batch and precision: the unit of compilation.
+
+    `graph` is the bundle's dynamic ONNX graph, `graph_sha256` its content, and `input_shapes`
+    what its inputs are to be specialised to, in the consumer's order. `size` is None for a
+    component without a picture size.
+    """
+
+    component: str
+    graph: Path
+    graph_sha256: str
+    input_shapes: tuple[tuple[str, tuple[int, ...]], ...]
+    size: Size | None
+    batch: int
+    precision: str
+
+    @property
+    def label(self) -> str:
+        """The job in a user's words: ``unet 512x512 f16``."""
+        return " ".join(str(part) for part in (self.component, self.size, self.precision) if part)
+
+
+@dataclass(frozen=True)
+class Skeleton:
+    """What a compiler made of a job: instructions and memory map, in one cache entry.
+
+    `weights_key` is None when no weight value went into it; otherwise it was compiled with
+    those weights and serves no others. `predicted_ms` is the compiler's own estimate of one run
+    on the device, in milliseconds.
+    """
+
+    job: CompileJob
+    key: str
+    path: Path
+    weights_key: str | None
+    predicted_ms: float | None
+    reused: bool
+    why: str
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """One line of the manifest: one component at one size, ready to run.
+
+    `path` and `files` (everything needed beside it) are relative to the artifacts' folder.
+    `how` is "bound" or "compiled with weights"; `key` is the content hash of what it was made
+    from; `sha256` that of the file at `path`.
+    """
+
+    component: str
+    target: str
+    chip: str | None
+    size: Size | None
+    batch: int
+    precision: str
+    path: str
+    files: tuple[str, ...]
+    sha256: str
+    key: str
+    reused: bool
+    why: str
+    how: str
+    predicted_ms: float | None
+
+
+class Runner(ABC):
+    """A loaded artifact: a context manager with `infer`. Reference and devices look the same."""
+
+    @abstractmethod
+    def infer(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Run once. Keys are port names; shapes and dtypes are the interface's."""
+
+    def close(self) -> None:  # noqa: B027  (most runners hold nothing)
+        """Release what `infer` needs; called on leaving the `with` block."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class Target(ABC):
+    """A back-end. Attributes describe it to the user; methods do the work."""
+
+    name: str
+    """As typed after --target."""
+    summary: str
+    """One line: what it makes and where that runs."""
+    chip: str | None
+    """The device the artifacts are for, None where any machine runs them."""
+    precisions: tuple[str, ...]
+    """Supported precisions: f32, f16, bf16."""
+    expected_profile: str | None = None
+    """The interface profile of the hosts that run these artifacts, where there is one."""
+    needs_weights_to_compile: bool
+    """Whether a skeleton serves one set of weights only (the vendor's compiler wants values)."""
+
+    @abstractmethod
+    def default_precision(self, component: str) -> str:
+        """The precision used when the user names none."""
+
+    def check_ready(self) -> None:  # noqa: B027  (most targets need nothing installed)
+        """Raise ToolchainError, with the command to run, when something is not installed."""
+
+    @abstractmethod
+    def compile(self, job: CompileJob, weights: WeightSource, progress: Progress) -> Skeleton:
+        """Compile one job, or find its skeleton in the cache.
+
+        `weights` gives shapes and names; values are read only where `needs_weights_to_compile`.
+        Raises ToolchainError when the vendor's compiler fails.
+        """
+
+    @abstractmethod
+    def bind(
+        self, skeletons: Sequence[Skeleton], weights: WeightSource, folder: Path
+    ) -> list[Artifact]:
+        """Write one component's artifacts, one per skeleton (they may share a file).
+
+        Files are written below `folder` under temporary names and renamed when whole.
+        """
+
+    @abstractmethod
+    def open(self, artifact: Artifact, folder: Path) -> Runner:
+        """Load an artifact so that it can be run on this machine."""
+
+    def run_seconds(self, artifact: Artifact, folder: Path) -> float | None:
+        """Estimate the seconds of one `infer` here; None where it is too short to matter."""
+        del artifact, folder
+        return None

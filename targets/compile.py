@@ -1,0 +1,152 @@
+"""Compile a bundle: every component at every size becomes an artifact of one target."""
+
+import importlib.metadata
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from converter.architecture import Architecture
+from converter.bundle import Bundle, BundleComponent
+from converter.components import size_multiple
+from converter.errors import InputError
+from converter.profiles import get_profile
+from converter.progress import Event, Progress, silent
+from converter.sizes import Size, check_size
+from targets.base import Artifact, CompileJob, Skeleton, Target
+from targets.manifest import MANIFEST_FILE, Manifest
+from targets.registry import get_target
+
+
+@dataclass(frozen=True)
+class CompileRequest:
+    """What to compile. `precision` overrides the target's choice per component.
+
+    `batch` None takes the batch that the bundle was exported for. `components` None takes all.
+    """
+
+    bundle: Path
+    target: str
+    sizes: tuple[Size, ...]
+    output: Path = Path("artifacts")
+    precision: Mapping[str, str] = field(default_factory=dict)
+    batch: int | None = None
+    components: tuple[str, ...] | None = None
+
+
+def parse_precisions(text: str) -> dict[str, str]:
+    """Read ``unet=f16,vae_decoder=bf16``; raises InputError for anything else."""
+    chosen = {}
+    for part in filter(None, (p.strip() for p in text.split(","))):
+        component, equals, precision = part.partition("=")
+        if not equals or not component or not precision:
+            raise InputError(
+                f"precision {part!r} is not COMPONENT=PRECISION: write for example unet=f16"
+            )
+        chosen[component.strip()] = precision.strip().lower()
+    return chosen
+
+
+def compile_bundle(request: CompileRequest, progress: Progress = silent) -> Manifest:
+    """Compile what is not compiled yet, bind it, write the manifest.
+
+    Raises InputError before anything is written, ToolchainError when a compiler fails.
+    """
+    bundle = Bundle.load(request.bundle)
+    target = get_target(request.target)
+    jobs = _jobs(request, bundle, target)
+    target.check_ready()
+    _say_profile(bundle, target, progress)
+    artifacts: list[Artifact] = []
+    for component, component_jobs in jobs.items():
+        weights = bundle.weights(component)
+        skeletons: list[Skeleton] = [
+            target.compile(job, weights, progress) for job in component_jobs
+        ]
+        stage = f"bind {component}"
+        progress(Event(stage, 0.0))
+        artifacts += target.bind(skeletons, weights, request.output)
+        progress(Event(stage, 1.0))
+    manifest = _manifest(request, bundle, target, artifacts)
+    manifest.save()
+    return manifest
+
+
+def _jobs(
+    request: CompileRequest, bundle: Bundle, target: Target
+) -> dict[str, list[CompileJob]]:
+    """Every job by component, after checking everything that a user can have wrong."""
+    names = request.components or tuple(bundle.components)
+    for name in (*names, *request.precision):
+        if name not in bundle.components:
+            raise InputError(
+                f"no component {name!r} in {bundle.folder}: it has {', '.join(bundle.components)}"
+            )
+    for component, precision in request.precision.items():
+        if precision not in target.precisions:
+            raise InputError(
+                f"{component}={precision}: target {target.name} has "
+                f"{', '.join(target.precisions)}: choose one of these"
+            )
+    architecture = Architecture.from_json(bundle.architecture)
+    ports = get_profile(bundle.profile).residual_ports
+    multiple = size_multiple(architecture, residual_ports=ports)
+    for size in request.sizes:
+        check_size(size, multiple)
+    batch = bundle.batch if request.batch is None else request.batch
+    if batch < 1:
+        raise InputError(f"batch {batch}: it must be at least 1")
+    return {
+        name: list(_component_jobs(bundle, bundle.components[name], request, target, batch))
+        for name in names
+    }
+
+
+def _component_jobs(
+    bundle: Bundle,
+    component: BundleComponent,
+    request: CompileRequest,
+    target: Target,
+    batch: int,
+) -> Iterator[CompileJob]:
+    precision = request.precision.get(component.name, target.default_precision(component.name))
+    # The batch is the denoiser's: hosts encode one prompt and decode one picture at a time.
+    batch = batch if component.name in ("unet", "controlnet") else 1
+    for size in request.sizes if component.interface.has_size else (None,):
+        yield CompileJob(
+            component=component.name,
+            graph=bundle.folder / component.graph,
+            graph_sha256=component.graph_sha256,
+            input_shapes=tuple(component.interface.input_shapes(batch, size).items()),
+            size=size,
+            batch=batch,
+            precision=precision,
+        )
+
+
+def _say_profile(bundle: Bundle, target: Target, progress: Progress) -> None:
+    wanted = target.expected_profile
+    if wanted is not None and bundle.profile != wanted:
+        note = (
+            f"the bundle's ports follow profile {bundle.profile}; hosts of {target.name} expect "
+            f"{wanted}: export with --profile {wanted} to run in them unchanged"
+        )
+        progress(Event("profile", 1.0, note))
+
+
+def _manifest(
+    request: CompileRequest, bundle: Bundle, target: Target, artifacts: list[Artifact]
+) -> Manifest:
+    versions = {p: importlib.metadata.version(p) for p in ("sdconv", "onnx", "onnxruntime")}
+    earlier: list[Artifact] = []
+    if (request.output / MANIFEST_FILE).exists():
+        before = Manifest.load(request.output)
+        if before.bundle == bundle.folder.absolute():
+            earlier = [a for a in before.artifacts if a.target != target.name]
+            versions = {**before.versions, **versions}
+    return Manifest(
+        folder=request.output,
+        bundle=bundle.folder.absolute(),
+        interfaces={name: c.interface for name, c in bundle.components.items()},
+        artifacts=[*earlier, *artifacts],
+        versions=versions,
+    )

@@ -1,0 +1,75 @@
+"""`manifest.json`: what lies in an artifacts' folder, and what it was made from (schema 1)."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from converter.errors import InputError
+from converter.files import read_json, write_json
+from converter.interface import Interface
+from converter.sizes import Size
+from targets.base import Artifact
+
+MANIFEST_FILE = "manifest.json"
+
+
+def artifact_to_json(artifact: Artifact) -> dict[str, Any]:
+    """As plain JSON values; the size as ``WIDTHxHEIGHT`` or null."""
+    size = None if artifact.size is None else str(artifact.size)
+    return {**artifact.__dict__, "size": size, "files": list(artifact.files)}
+
+
+def artifact_from_json(data: Mapping[str, Any]) -> Artifact:
+    """Read what `artifact_to_json` wrote."""
+    size = None if data["size"] is None else Size.parse(data["size"])
+    return Artifact(**{**data, "size": size, "files": tuple(data["files"])})
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The artifacts of one bundle, for one or more targets, in one folder."""
+
+    folder: Path
+    bundle: Path
+    interfaces: Mapping[str, Interface]
+    artifacts: Sequence[Artifact]
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    def save(self) -> None:
+        """Write `manifest.json`, atomically."""
+        record = {
+            "schema": 1,
+            "bundle": str(self.bundle),
+            "interfaces": {name: i.to_json() for name, i in self.interfaces.items()},
+            "artifacts": [artifact_to_json(a) for a in self.artifacts],
+            "versions": self.versions,
+        }
+        write_json(self.folder / MANIFEST_FILE, record)
+
+    @classmethod
+    def load(cls, folder: Path) -> "Manifest":
+        """Read a manifest and check that its files exist; raises InputError otherwise."""
+        data = read_json(folder / MANIFEST_FILE, "a manifest made by 'sdconv compile'")
+        if data.get("schema") != 1:
+            raise InputError(
+                f"{folder / MANIFEST_FILE}: schema {data.get('schema')!r} is not known here: "
+                "compile again with this version"
+            )
+        manifest = cls(
+            folder=folder,
+            bundle=Path(data["bundle"]),
+            interfaces={n: Interface.from_json(i) for n, i in data["interfaces"].items()},
+            artifacts=[artifact_from_json(a) for a in data["artifacts"]],
+            versions=data["versions"],
+        )
+        for artifact in manifest.artifacts:
+            for name in (artifact.path, *artifact.files):
+                if not (folder / name).is_file():
+                    raise InputError(f"{folder / name}: missing: run the same compile again")
+        return manifest
+
+    def merged(self, target: str, artifacts: Sequence[Artifact]) -> "Manifest":
+        """This manifest with the artifacts of one target replaced."""
+        kept = [a for a in self.artifacts if a.target != target]
+        return replace(self, artifacts=[*kept, *artifacts])

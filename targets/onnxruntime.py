@@ -1,0 +1,131 @@
+"""ONNX Runtime: the embedded default. A skeleton is a specialised graph; binding is a file name.
+
+Nothing is compiled ahead and no weight byte is copied: the artifact's graph names the same weight
+file as the bundle's, hard-linked beside it because ONNX Runtime reads external data from inside
+the graph's folder only.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import onnx_ir as ir
+
+from converter.cache import Cache
+from converter.errors import InputError
+from converter.files import link_or_copy, sha256_of
+from converter.progress import Event, Progress
+from converter.weights import Array, WeightSource
+from passes import pipelines
+from passes.weights import read_graph
+from targets.base import Artifact, CompileJob, Runner, Skeleton, Target
+
+PIPELINE = "onnxruntime 1"
+"""Raise the number whenever the pipeline would make another graph of the same input."""
+
+GRAPH = "graph.onnx"
+
+
+class OnnxRuntimeTarget(Target):
+    """Static ONNX graphs, float32, for the CPU (and any machine that ONNX Runtime knows)."""
+
+    name = "onnxruntime"
+    summary = "one static ONNX graph per component and size, weights shared; any CPU"
+    chip = None
+    precisions = ("f32",)
+    needs_weights_to_compile = False
+
+    def default_precision(self, component: str) -> str:
+        """Everything in float32: on a CPU half precision is slower and takes more memory."""
+        del component
+        return "f32"
+
+    def compile(self, job: CompileJob, weights: WeightSource, progress: Progress) -> Skeleton:
+        """Specialise the graph to the job's shapes."""
+        del weights
+        stage = f"compile {job.label}"
+        progress(Event(stage, 0.0))
+        inputs = {
+            "graph": job.graph_sha256,
+            "shapes": str(job.input_shapes),
+            "pipeline": PIPELINE,
+            "onnxruntime": _version(),
+        }
+
+        def build(folder: Path) -> None:
+            result = pipelines.onnxruntime(dict(job.input_shapes)).run(read_graph(job.graph))
+            ir.save(result.model, folder / GRAPH)
+
+        made = Cache("skeletons").make(f"{self.name} {job.label}", inputs, build)
+        progress(Event(stage, 1.0, f"{job.label}: {made.why}"))
+        return Skeleton(job, made.key, made.path, None, None, made.reused, made.why)
+
+    def bind(
+        self, skeletons: Sequence[Skeleton], weights: WeightSource, folder: Path
+    ) -> list[Artifact]:
+        """Link graphs and weights into `folder/onnxruntime/<component>/`."""
+        if weights.file is None:
+            raise InputError("ONNX Runtime artifacts need weights that lie in a file")
+        return [self._bind_one(skeleton, weights, weights.file, folder) for skeleton in skeletons]
+
+    def _bind_one(
+        self, skeleton: Skeleton, weights: WeightSource, file: Path, folder: Path
+    ) -> Artifact:
+        job = skeleton.job
+        name = f"{job.size}.onnx" if job.size is not None else "model.onnx"
+        graph = folder / self.name / job.component / name
+        linked = graph.parent / file.name
+        changed = not graph.exists() or sha256_of(graph) != sha256_of(skeleton.path / GRAPH)
+        if changed:
+            link_or_copy(skeleton.path / GRAPH, graph)
+        if not linked.exists() or not linked.samefile(file):
+            changed = True
+            link_or_copy(file, linked)
+        return Artifact(
+            component=job.component,
+            target=self.name,
+            chip=self.chip,
+            size=job.size,
+            batch=job.batch,
+            precision=job.precision,
+            path=str(graph.relative_to(folder)),
+            files=(str(linked.relative_to(folder)),),
+            sha256=sha256_of(graph),
+            key=f"{skeleton.key}:{weights.key}",
+            reused=skeleton.reused and not changed,
+            why=skeleton.why,
+            how="bound",
+            predicted_ms=None,
+        )
+
+    def open(self, artifact: Artifact, folder: Path) -> Runner:
+        """Load the graph into a session on the CPU."""
+        return OnnxRuntimeRunner(folder / artifact.path)
+
+
+class OnnxRuntimeRunner(Runner):
+    """A session on the CPU over a graph whose weights stay memory-mapped."""
+
+    def __init__(self, graph: Path) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        # The default level reorders all weights into new memory: ten times the load time and
+        # four times the memory, for no gain in speed on these models.
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+        options.add_session_config_entry("session.disable_prepacking", "1")
+        self._session = onnxruntime.InferenceSession(
+            str(graph), options, providers=["CPUExecutionProvider"]
+        )
+        self._outputs = [output.name for output in self._session.get_outputs()]
+
+    def infer(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Run once; see `Runner.infer`."""
+        values = self._session.run(self._outputs, dict(inputs))
+        return dict(zip(self._outputs, values, strict=True))
+
+
+def _version() -> str:
+    import importlib.metadata
+
+    return importlib.metadata.version("onnxruntime")
