@@ -75,9 +75,9 @@ class Checkpoint:
             size = path.stat().st_size
             with path.open("rb") as file:
                 first = file.read(8)
-                _refuse_other_formats(path, first)
-                length = struct.unpack("<Q", first)[0]
+                length = struct.unpack("<Q", first.ljust(8, b"\xff"))[0]
                 if length > min(size - 8, LARGEST_HEADER):
+                    _refuse_other_formats(path, first)
                     raise InputError(
                         f"{path}: not a safetensors file, or cut short: its header claims "
                         f"{length} bytes and the file has {size}: download it again"
@@ -111,6 +111,10 @@ class Checkpoint:
 
 
 def _refuse_other_formats(path: Path, first: bytes) -> None:
+    """Name the format of a file whose first bytes are no plausible header length.
+
+    Only then: a length of 640 has the same first bytes as a pickle.
+    """
     if first[:4] == b"PK\x03\x04" or first[:1] == b"\x80":
         raise InputError(
             f"{path}: a PyTorch pickle (.ckpt/.pt), which is not read yet: a .safetensors file "
@@ -134,13 +138,15 @@ def _parse_header(
         ) from e
     if not isinstance(entries, dict):
         raise InputError(f"{path}: not a safetensors file: its header is no JSON object")
-    metadata = entries.pop("__metadata__", {})
+    metadata = entries.pop("__metadata__", None)
+    if not isinstance(metadata, dict):
+        metadata = {}
     tensors = {}
     for name, entry in entries.items():
         try:
             begin, end = entry["data_offsets"]
             shape = tuple(int(extent) for extent in entry["shape"])
-            info = TensorInfo(entry["dtype"], shape, base + int(begin), base + int(end))
+            info = TensorInfo(str(entry["dtype"]), shape, base + int(begin), base + int(end))
         except (KeyError, TypeError, ValueError) as e:
             raise InputError(f"{path}: damaged header: tensor {name!r} has {entry!r}") from e
         tensors[name] = info

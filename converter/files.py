@@ -15,6 +15,8 @@ import blake3
 from converter.errors import InputError
 from converter.folders import cache_folder
 
+HASHES: dict[str, Any] = {"sha256": hashlib.sha256, "blake3": blake3.blake3}
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -94,11 +96,8 @@ def _remembered(kind: str, path: Path) -> str:
     memory = cache_folder() / "hashes" / f"{name}.{kind}"
     if memory.is_file():
         return memory.read_text()
-    if kind == "sha256":
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-    else:
-        digest = blake3.blake3().update_mmap(path).hexdigest()
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, HASHES[kind]).hexdigest()
     with replacing(memory) as work:
         work.write_text(digest)
     return digest

@@ -14,6 +14,7 @@ from onnx_ir.passes import PassResult
 
 from passes.base import Pass
 
+Order = tuple[int, ...]
 Numbers = np.ndarray[Any, np.dtype[np.int64]]
 LINKS = ("Transpose", "Reshape")
 
@@ -21,9 +22,11 @@ LINKS = ("Transpose", "Reshape")
 class FoldTransposeChainPass(Pass):
     """Replace a run of Transpose and Reshape that is equal to one Transpose by that Transpose.
 
-    1. The longest such run in each chain is replaced; a chain is links with one user each.
-    2. A run that moves nothing is removed (a Reshape to the same shape counts).
-    3. A single Transpose is left as it is.
+    1. The longest such run in each chain is replaced, then the next; a chain is links with one
+       user each.
+    2. A run that moves nothing is removed (a Reshape to the same shape counts), unless a graph
+       output would then be the chain's source.
+    3. A single Transpose is left as it is, and so are Reshapes alone: they cost nothing.
 
     Refuses when a shape on the way is not static.
     """
@@ -37,25 +40,17 @@ class FoldTransposeChainPass(Pass):
             if any(v is None or v.shape is None or not v.shape.is_static() for v in values):
                 self.refuse(chain[0], "a shape in the chain is not static")
                 continue
-            self._fold(model.graph, chain)
+            while (found := _longest_run(chain)) is not None:
+                place, order = found
+                chain[place] = self._replace(model.graph, chain[place], order)
         return self.result(model)
 
-    def _fold(self, graph: ir.Graph, chain: list[ir.Node]) -> None:
-        for length in range(len(chain), 0, -1):
-            for start in range(len(chain) - length + 1):
-                run = chain[start : start + length]
-                if length == 1 and run[0].op_type == "Transpose":
-                    continue
-                order = _axis_order(run)
-                if order is not None:
-                    self._replace(graph, run, order)
-                    return
-
-    def _replace(self, graph: ir.Graph, run: list[ir.Node], order: tuple[int, ...]) -> None:
+    def _replace(self, graph: ir.Graph, run: list[ir.Node], order: Order) -> list[ir.Node]:
+        """Put one Transpose, or nothing, where the run was; return the links there now."""
         source, last = run[0].inputs[0], run[-1].outputs[0]
         assert source is not None
-        moves = order != tuple(range(len(order)))
-        if moves:
+        links, replacement = [], source
+        if _moves(order):
             node = ir.Node(
                 "",
                 "Transpose",
@@ -65,17 +60,14 @@ class FoldTransposeChainPass(Pass):
                 name=run[-1].name,
             )
             graph.insert_after(run[-1], node)
-            replacement = node.outputs[0]
-        elif last.is_graph_output():
-            return
-        else:
-            replacement = source
+            links, replacement = [node], node.outputs[0]
         ir.convenience.replace_all_uses_with(last, replacement, replace_graph_outputs=True)
-        if moves:
+        if links:
             replacement.name, last.name = last.name, None
         for link in reversed(run):
             graph.remove(link, safe=True)
         self.fire()
+        return links
 
 
 def _chains(graph: ir.Graph) -> Iterator[list[ir.Node]]:
@@ -99,10 +91,35 @@ def _next_link(node: ir.Node | None) -> ir.Node | None:
     uses = list(node.outputs[0].uses())
     if len(uses) != 1 or uses[0].idx != 0 or uses[0].node.op_type not in LINKS:
         return None
-    return uses[0].node
+    following = uses[0].node
+    return following if following.graph is node.graph else None  # not into a subgraph
 
 
-def _axis_order(run: list[ir.Node]) -> tuple[int, ...] | None:
+def _longest_run(chain: list[ir.Node]) -> tuple[slice, Order] | None:
+    """Where in the chain the longest run lies that should be replaced, and its axis order."""
+    for length in range(len(chain), 0, -1):
+        for start in range(len(chain) - length + 1):
+            place = slice(start, start + length)
+            run = chain[place]
+            if length == 1 and run[0].op_type == "Transpose":
+                continue
+            order = _axis_order(run)
+            if order is not None and _pays(run, order):
+                return place, order
+    return None
+
+
+def _pays(run: list[ir.Node], order: Order) -> bool:
+    if _moves(order):
+        return any(node.op_type == "Transpose" for node in run)
+    return not run[-1].outputs[0].is_graph_output()
+
+
+def _moves(order: Order) -> bool:
+    return order != tuple(range(len(order)))
+
+
+def _axis_order(run: list[ir.Node]) -> Order | None:
     """The permutation of the source's axes that the run amounts to; None if it is none.
 
     Found by sending element numbers through the run: if the result is a transposition, the
@@ -111,7 +128,7 @@ def _axis_order(run: list[ir.Node]) -> tuple[int, ...] | None:
     source, last = run[0].inputs[0], run[-1].outputs[0]
     assert source is not None and source.shape is not None and last.shape is not None
     shape = source.shape.numpy()
-    if sorted(shape) != sorted(last.shape.numpy()):
+    if 0 in shape or sorted(shape) != sorted(last.shape.numpy()):
         return None
     numbers = np.arange(np.prod(shape, dtype=np.int64)).reshape(shape)
     moved = numbers
@@ -126,16 +143,17 @@ def _axis_order(run: list[ir.Node]) -> tuple[int, ...] | None:
     return order if np.array_equal(numbers.transpose(order), moved) else None
 
 
-def _permutation(node: ir.Node, rank: int) -> tuple[int, ...]:
+def _permutation(node: ir.Node, rank: int) -> Order:
     attribute = node.attributes.get("perm")
     return tuple(attribute.as_ints()) if attribute else tuple(range(rank))[::-1]
 
 
-def _match_axes(numbers: Numbers, moved: Numbers) -> tuple[int, ...]:
+def _match_axes(numbers: Numbers, moved: Numbers) -> Order:
     free = list(range(numbers.ndim))
     order = []
     for axis, extent in enumerate(moved.shape):
-        step = int(moved.take(1, axis).flat[0]) - int(moved.flat[0]) if extent > 1 else None
+        neighbour = tuple(int(a == axis) for a in range(moved.ndim))
+        step = int(moved[neighbour]) - int(moved.flat[0]) if extent > 1 else None
         match = (a for a in free if _step(numbers, a) == step and numbers.shape[a] == extent)
         chosen = next(match, free[0])  # a wrong guess is caught by the comparison that follows
         free.remove(chosen)

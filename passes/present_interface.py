@@ -1,10 +1,12 @@
 """Canonical ports -> a consumer's ports: names, dtypes, and which outputs there are."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import count
 
 import numpy as np
 import onnx_ir as ir
-from onnx_ir.passes import PassResult, common
+from onnx_ir.passes import PassResult, PreconditionError, common
 
 from passes.base import Pass
 
@@ -25,24 +27,28 @@ class PresentInterfacePass(Pass):
         self._outputs = outputs
 
     def requires(self, model: ir.Model) -> None:
-        """As many inputs as given; every wanted output exists."""
+        """As many inputs as given; every wanted output exists; no two ports of one name."""
         names = {value.name for value in model.graph.outputs}
         if len(model.graph.inputs) != len(self._inputs) or not set(self._outputs) <= names:
-            raise ValueError(
+            raise PreconditionError(
                 f"{len(self._inputs)} inputs and outputs {list(self._outputs)} wanted; the graph "
                 f"has {len(model.graph.inputs)} inputs and outputs {sorted(map(str, names))}"
             )
+        ports = Counter([*(name for name, _ in self._inputs), *self._outputs.values()])
+        taken = [n for n, uses in ports.items() if uses > 1 or n in model.graph.initializers]
+        if taken:
+            raise PreconditionError(f"two ports, or a port and an initializer, are named {taken}")
 
     def call(self, model: ir.Model) -> PassResult:
         """Rewrite in place."""
         graph = model.graph
+        outputs = {value.name: value for value in graph.outputs}  # before any name changes
         for value, (name, dtype) in zip(graph.inputs, self._inputs, strict=True):
             wanted = ir.DataType.from_numpy(np.dtype(dtype))
             if value.dtype != wanted:
                 retype_input(graph, value, wanted)
                 self.fire()
             self._rename(graph, value, name)
-        outputs = {value.name: value for value in graph.outputs}
         kept = [outputs[name] for name in self._outputs]
         if kept != list(graph.outputs):
             graph.outputs[:] = kept
@@ -55,10 +61,9 @@ class PresentInterfacePass(Pass):
     def _rename(self, graph: ir.Graph, value: ir.Value, name: str) -> None:
         if value.name == name:
             return
-        for node in graph:
-            for other in node.outputs:
-                if other.name == name and other is not value:
-                    other.name = f"{name}_inner"
+        for other in _node_outputs(graph):
+            if other.name == name:
+                other.name = _free_name(graph, f"{name}_inner")
         value.name = name
         self.fire()
 
@@ -71,13 +76,32 @@ def retype_input(graph: ir.Graph, value: ir.Value, dtype: ir.DataType) -> None:
     old = value.dtype
     assert old is not None
     for node in [use.node for use in value.uses()]:
-        if node.op_type == "Cast" and node.attributes["to"].as_int() == dtype:
+        casts = node.op_type == "Cast" and node.attributes["to"].as_int() == dtype
+        if casts and not node.outputs[0].is_graph_output():
+            assert node.graph is not None
             node.outputs[0].replace_all_uses_with(value)
-            graph.remove(node, safe=True)
+            node.graph.remove(node, safe=True)
     if list(value.uses()):
-        widened = ir.Value(name=f"{value.name}_cast", shape=value.shape, type=ir.TensorType(old))
+        widened = ir.Value(
+            name=_free_name(graph, f"{value.name}_cast"),
+            shape=value.shape,
+            type=ir.TensorType(old),
+        )
         cast = ir.Node("", "Cast", [value], [ir.AttrInt64("to", old)], outputs=[widened])
         value.replace_all_uses_with(widened)
         cast.replace_input_with(0, value)
         graph.insert_before(graph[0], cast)
     value.dtype = dtype
+
+
+def _free_name(graph: ir.Graph, name: str) -> str:
+    """`name`, with a number behind it if it is taken."""
+    values = (*graph.inputs, *graph.initializers.values(), *_node_outputs(graph))
+    taken = {value.name for value in values}
+    if name not in taken:
+        return name
+    return next(free for i in count() if (free := f"{name}_{i}") not in taken)
+
+
+def _node_outputs(graph: ir.Graph) -> list[ir.Value]:
+    return [value for node in graph.all_nodes() for value in node.outputs]

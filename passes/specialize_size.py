@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import onnx_ir as ir
-from onnx_ir.passes import PassResult, PostconditionError
+from onnx_ir.passes import PassResult, PostconditionError, PreconditionError
 
 from passes.base import Pass
 from passes.weights import hidden_weights
@@ -37,7 +37,9 @@ class SpecializeSizePass(Pass):
         ranks = {value.name: len(value.shape or ()) for value in model.graph.inputs}
         wanted = {name: len(shape) for name, shape in self._shapes.items()}
         if ranks != wanted:
-            raise ValueError(f"input ranks {ranks} were expected, shapes given have {wanted}")
+            raise PreconditionError(
+                f"the inputs' ranks are {ranks}, the shapes given have {wanted}"
+            )
 
     def call(self, model: ir.Model) -> PassResult:
         """Specialise in place."""
@@ -45,7 +47,7 @@ class SpecializeSizePass(Pass):
             return PassResult(model, modified=False)
         for value in model.graph.inputs:
             value.shape = ir.Shape(self._shapes[value.name or ""])
-        ranks = {v.name: ir.Shape([None] * len(v.shape or ())) for v in model.graph.outputs}
+        ranks = {v.name: v.shape and ir.Shape([None] * len(v.shape)) for v in model.graph.outputs}
         with hidden_weights(model):
             for node in model.graph:
                 for value in node.outputs:
@@ -54,6 +56,7 @@ class SpecializeSizePass(Pass):
                 value.shape = ranks[value.name]  # ONNX wants at least the rank here
             folded = _fold(model)
             model.graph = folded.graph
+            model.functions.clear()  # inlined by the runtime
         self.fire()
         return self.result(model)
 
@@ -61,15 +64,24 @@ class SpecializeSizePass(Pass):
         """No shape is computed any more and every shape is known."""
         if not self._is_done(model):
             left = [n.name for n in model.graph if n.op_type == "Shape"]
-            raise PostconditionError(f"shape arithmetic was not folded: {left[:5]}")
+            unknown = [v.name for n in model.graph for v in n.outputs if not _is_static(v)]
+            raise PostconditionError(
+                f"shape arithmetic was not folded: {len(left)} Shape operators left {left[:5]}, "
+                f"{len(unknown)} values of unknown shape {unknown[:5]}"
+            )
 
     def _is_done(self, model: ir.Model) -> bool:
         shapes = {v.name: tuple(v.shape) for v in model.graph.inputs if v.shape is not None}
         return (
             shapes == dict(self._shapes)
             and all(node.op_type != "Shape" for node in model.graph)
-            and all(v.shape and v.shape.is_static() for n in model.graph for v in n.outputs)
+            and all(_is_static(v) for n in model.graph for v in n.outputs)
         )
+
+
+def _is_static(value: ir.Value) -> bool:
+    omitted = not value.name  # an optional output that nobody wants
+    return omitted or (value.shape is not None and value.shape.is_static())
 
 
 def _fold(model: ir.Model) -> ir.Model:

@@ -16,6 +16,9 @@ from sdconv.targets import targets
 from sdconv.toolchain import app as toolchain_app
 from sdconv.validate import validate
 
+INTERRUPTED = 130
+"""The exit code that typer gives to a keyboard interrupt."""
+
 app = typer.Typer(
     name="sdconv",
     help="Stable Diffusion checkpoints to verified, ready-to-run artifacts for accelerators.",
@@ -38,33 +41,25 @@ def main() -> None:
 
 def run(arguments: list[str]) -> int:
     """Run one command line and return its exit code."""
-    command = typer.main.get_command(app)
     try:
-        result = command.main(translate(arguments), prog_name="sdconv", standalone_mode=False)
+        app(translate(arguments), prog_name="sdconv")
+    except SystemExit as e:
+        if e.code == INTERRUPTED:
+            sys.stderr.write("interrupted: run the same command again to go on\n")
+        return e.code if isinstance(e.code, int) else 0
     except Exception as e:
-        code = _exit_code(e)
+        code = _report(e)
         if code is None:
             raise
         return code
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted: run the same command again to go on\n")
-        return 130
-    return result if isinstance(result, int) else 0
+    return 0
 
 
-def _exit_code(error: Exception) -> int | None:
-    """Report an expected error in one line and return its code; None for a bug."""
-    import click
-
+def _report(error: Exception) -> int | None:
+    """Say an expected error in one line and return its exit code; None for a bug."""
     from converter.errors import InputError
-    from targets.base import ToolchainError
+    from targets.base import ToolchainError  # brings numpy: not before there is an error
 
-    if isinstance(error, click.exceptions.Abort):
-        sys.stderr.write("interrupted: run the same command again to go on\n")
-        return 130
-    if isinstance(error, click.ClickException):
-        error.show()
-        return 2
     if isinstance(error, InputError):
         sys.stderr.write(f"error: {error}\n")
         return 2

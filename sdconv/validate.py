@@ -32,10 +32,7 @@ def validate(
     Exit code 1 if any artifact does not agree with the reference. An artifact that was not run
     makes the verdict "incomplete", with exit code 0 and a warning.
     """
-    from rich.console import Console
-    from rich.text import Text
-
-    from sdconv.console import progress_bar
+    from sdconv.console import err, out, progress_bar
     from validate.base import Verdict
     from validate.report.terminal import print_report
     from validate.validate import ValidateRequest
@@ -51,10 +48,10 @@ def validate(
     )
     with progress_bar() as progress:
         outcome = run_validation(request, progress)
-    print_report(outcome, Console())
-    typer.echo(f"report: {request.report_path}  {request.json_path}")
+    print_report(outcome, out)
+    for path in (request.report_path, request.json_path):
+        out.print(f"report: {path}", highlight=False, markup=False, soft_wrap=True)
     if outcome.verdict is Verdict.INCOMPLETE:
-        warning = "warning: not everything was run, so this is not a pass"
-        Console(stderr=True).print(Text(warning, style="yellow"))
+        err.print("warning: not everything was run, so this is not a pass", style="yellow")
     if outcome.verdict is Verdict.FAIL:
         raise typer.Exit(1)

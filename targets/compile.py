@@ -71,9 +71,7 @@ def compile_bundle(request: CompileRequest, progress: Progress = silent) -> Mani
     return manifest
 
 
-def _jobs(
-    request: CompileRequest, bundle: Bundle, target: Target
-) -> dict[str, list[CompileJob]]:
+def _jobs(request: CompileRequest, bundle: Bundle, target: Target) -> dict[str, list[CompileJob]]:
     """Every job by component, after checking everything that a user can have wrong."""
     names = request.components or tuple(bundle.components)
     for name in (*names, *request.precision):

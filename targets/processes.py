@@ -6,7 +6,7 @@ import signal
 import subprocess
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -81,10 +81,8 @@ def own_group(
 
 def end_group(child: subprocess.Popen[bytes]) -> None:
     """Kill a child of `own_group` and everything it started."""
-    try:
+    with suppress(ProcessLookupError):  # all of it has ended
         os.killpg(child.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass  # all of it has ended
 
 
 def run_logged(
@@ -103,7 +101,7 @@ def run_logged(
     printed: deque[str] = deque(maxlen=400)
     with log.open("a") as file, own_group(words, env=env, cwd=cwd) as child:
         file.write(f"$ {' '.join(words)}\n")
-        assert child.stdout is not None  # noqa: S101  (own_group made it a pipe)
+        assert child.stdout is not None, "own_group makes it a pipe"
         for raw in child.stdout:
             line = raw.decode(errors="replace")
             file.write(line)

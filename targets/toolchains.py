@@ -111,9 +111,9 @@ def find_python(version: Version) -> Path:
     dotted = f"{version[0]}.{version[1]}"
     raise ToolchainError(
         f"no Python {dotted} found (tried: {', '.join(tried) or 'nothing of that name exists'}): "
-        f"get one with 'uv python install {dotted}', 'pyenv install {dotted}' or, on "
-        f"Debian/Ubuntu with the deadsnakes archive, 'apt install python{dotted}-venv'; or name one in "
-        f"{python_variable(version)}"
+        f"get one with 'uv python install {dotted}', 'pyenv install {dotted}' or 'apt install "
+        f"python{dotted}-venv' (Debian/Ubuntu, from the deadsnakes archive where the system has "
+        f"another Python); or name one in {python_variable(version)}"
     )
 
 
@@ -154,7 +154,11 @@ def _refusal(python: Path, version: Version) -> str | None:
 
 
 def build_environment(
-    python: Path, folder: Path, steps: Sequence[Sequence[str]], log: Path, on_line: Callable[[str], None]
+    python: Path,
+    folder: Path,
+    steps: Sequence[Sequence[str]],
+    log: Path,
+    on_line: Callable[[str], None],
 ) -> Path:
     """Make an environment and run `pip install` once per step; returns its Python.
 
@@ -163,7 +167,14 @@ def build_environment(
     """
     own = {k: v for k, v in os.environ.items() if k not in ONLY_OURS}
     inside = folder / "bin" / "python"
-    pip = [inside, "-m", "pip", "--disable-pip-version-check", "--no-input", "install"]
+    pip: list[str | Path] = [
+        inside,
+        "-m",
+        "pip",
+        "--disable-pip-version-check",
+        "--no-input",
+        "install",
+    ]
     try:
         run_logged([python, "-m", "venv", folder], log, env=own)
         for step in steps:

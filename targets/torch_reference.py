@@ -19,6 +19,9 @@ from converter.profiles import get_profile
 from passes.weights import TRANSPOSED
 from targets.base import Runner
 
+LISTED = 8
+"""Offenders named in an error message; the rest are counted."""
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -75,7 +78,8 @@ class TorchReference(Runner):
 def fill(module: torch.nn.Module, weights: WeightSource) -> None:
     """Point every parameter of a meta module into `weights`; copy only what is not fp32.
 
-    Raises InputError, naming all offenders, unless names and shapes fit in both directions.
+    Raises InputError, naming the offenders, unless names and shapes fit in both directions. A
+    graph may hold a norm's scale as [C, 1, 1] to multiply by it: extents of 1 do not count.
     """
     tensors = dict(_tensor(name, weights.read(name)) for name in weights.names())
     wanted = {name: tensor.shape for name, tensor in module.state_dict().items()}
@@ -84,14 +88,22 @@ def fill(module: torch.nn.Module, weights: WeightSource) -> None:
     offenders += [
         f"{name} is {list(tensor.shape)} where {list(wanted[name])} was expected"
         for name, tensor in tensors.items()
-        if name in wanted and tensor.shape != wanted[name]
+        if name in wanted and _without_ones(tensor.shape) != _without_ones(wanted[name])
     ]
     if offenders:
+        shown = "; ".join(offenders[:LISTED]) + ("; ..." if len(offenders) > LISTED else "")
         raise InputError(
-            "the weights do not fit the reference module, export again: " + "; ".join(offenders)
+            f"{len(offenders)} weights do not fit the reference module: {shown}: "
+            "export the bundle again"
         )
-    module.load_state_dict(tensors, assign=True)
+    module.load_state_dict(
+        {name: tensor.reshape(wanted[name]) for name, tensor in tensors.items()}, assign=True
+    )
     module.requires_grad_(requires_grad=False)
+
+
+def _without_ones(shape: Sequence[int]) -> list[int]:
+    return [extent for extent in shape if extent != 1]
 
 
 def _tensor(name: str, array: Array) -> tuple[str, torch.Tensor]:

@@ -1,0 +1,30 @@
+# Two commands, each doing all of its own set-up in .venv: `make demo` and `make test`.
+
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+# Everything the tool derives or installs stays inside the project's own environment.
+export SDCONV_HOME := $(CURDIR)/$(VENV)/sdconv-home
+
+.PHONY: demo test lint clean
+
+demo: $(VENV)/installed
+	$(BIN)/python -m examples.demo demo
+
+test: lint
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+# torch is asked for first and alone: a plain request brings gigabytes of CUDA libraries.
+$(VENV)/installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet torch==2.13.0 $(TORCH_OPTIONS)
+	$(BIN)/pip install --quiet --editable '.[torch,ui,dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) demo

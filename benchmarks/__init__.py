@@ -1,0 +1,1 @@
+"""Measurements quoted in the README, run by hand."""

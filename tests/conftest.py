@@ -1,0 +1,51 @@
+"""Shared inputs: a small checkpoint in SD1.5's layout, a LoRA for it, and bundles made from them.
+
+They are made once per run. Traced templates and compiled skeletons stay in `SDCONV_HOME`, which
+`make test` points into the project's own environment.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+from converter.bundle import Bundle
+from converter.export import AdapterChoice, ExportRequest, export
+from examples.random_checkpoint import SMALL, write_checkpoint, write_lora
+
+# A busy machine must not fail a property, and a failure must come back on the next run.
+hypothesis.settings.register_profile("house", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("house")
+
+
+@dataclass(frozen=True)
+class SmallModel:
+    """A checkpoint and a LoRA for it."""
+
+    checkpoint: Path
+    lora: Path
+
+
+@pytest.fixture(scope="session")
+def small_model(tmp_path_factory: pytest.TempPathFactory) -> SmallModel:
+    folder = tmp_path_factory.mktemp("model")
+    model = SmallModel(folder / "small.safetensors", folder / "lora.safetensors")
+    write_checkpoint(model.checkpoint, SMALL)
+    write_lora(model.lora, SMALL)
+    return model
+
+
+@pytest.fixture(scope="session")
+def small_bundle(small_model: SmallModel, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """Profile sd-lcm-tpu, one LoRA merged at 0.8."""
+    adapters = (AdapterChoice(small_model.lora, 0.8),)
+    output = tmp_path_factory.mktemp("bundle")
+    return export(ExportRequest(small_model.checkpoint, output, adapters, profile="sd-lcm-tpu"))
+
+
+@pytest.fixture(scope="session")
+def diffusers_bundle(small_model: SmallModel, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """Profile diffusers, no LoRA."""
+    output = tmp_path_factory.mktemp("bundle-diffusers")
+    return export(ExportRequest(small_model.checkpoint, output, profile="diffusers"))

@@ -1,0 +1,92 @@
+"""The rules of the house that no reader should have to check by eye."""
+
+import ast
+import importlib.metadata
+import pkgutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+FLOORS = ["passes", "converter", "targets", "validate", "sdconv"]
+"""From the ground up: a room imports its own floor and those before it."""
+HEAVY = {"torch", "diffusers", "transformers", "onnxruntime", "gradio", "tpu_mlir", "onnxscript"}
+
+
+def sources(floor: str) -> Iterator[Path]:
+    yield from (ROOT / floor).rglob("*.py")
+
+
+def imports(path: Path, *, module_level_only: bool = False) -> set[str]:
+    tree = ast.parse(path.read_text())
+    nodes = tree.body if module_level_only else list(ast.walk(tree))
+    names: set[str] = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module.partition(".")[0])
+    return names
+
+
+@pytest.mark.parametrize("floor", FLOORS)
+def test_no_import_points_upward(floor: str) -> None:
+    above = set(FLOORS[FLOORS.index(floor) + 1 :]) | {"gradio_app", "examples", "benchmarks"}
+    upward = {str(path): imports(path) & above for path in sources(floor)}
+    assert {path: names for path, names in upward.items() if names} == {}
+
+
+@pytest.mark.parametrize("floor", FLOORS)
+def test_nothing_heavy_is_imported_at_module_level(floor: str) -> None:
+    found = {
+        str(path): imports(path, module_level_only=True) & HEAVY
+        for path in sources(floor)
+        if "inside" not in path.parts  # runs in the vendor's own environment
+    }
+    assert {path: names for path, names in found.items() if names} == {}
+
+
+def test_every_module_imports_without_any_vendor_toolchain() -> None:
+    modules = [
+        info.name
+        for floor in FLOORS
+        for info in pkgutil.walk_packages([str(ROOT / floor)], f"{floor}.")
+        if ".inside" not in info.name
+    ]
+    code = f"import importlib, sys\nfor name in {modules!r}: importlib.import_module(name)\n"
+    code += "print(*sorted(set(sys.modules) & {'torch', 'diffusers', 'gradio', 'tpu_mlir'}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+
+
+def test_help_starts_in_half_a_second() -> None:
+    command = [sys.executable, "-c", "from sdconv.main import run; run(['--help'])"]
+    subprocess.run(command, capture_output=True, check=True)  # compiles and caches
+    seconds = []
+    for _ in range(5):
+        start = time.perf_counter()
+        subprocess.run(command, capture_output=True, check=True)
+        seconds.append(time.perf_counter() - start)
+    assert min(seconds) < 0.5
+
+
+def test_no_other_distribution_claims_our_package_names() -> None:
+    owners = importlib.metadata.packages_distributions()
+    # An editable install lists no packages; then nobody may own the name.
+    claimed = {name: set(owners.get(name, [])) - {"sdconv"} for name in [*FLOORS, "gradio_app"]}
+    assert {name: others for name, others in claimed.items() if others} == {}
+
+
+def test_functions_are_at_most_eighty_lines() -> None:
+    long = []
+    for path in (p for floor in FLOORS for p in sources(floor)):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef):
+                lines = (node.end_lineno or 0) - node.lineno
+                if lines > 80:
+                    long.append((str(path), node.name, lines))
+    assert long == []
