@@ -8,6 +8,7 @@ external tensors at planned offsets. Needs the `torch` extra.
 from __future__ import annotations
 
 import logging
+import warnings
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -122,11 +123,14 @@ def _dynamic_shapes(ports: Interface, multiple: int, fewest: int) -> tuple[Any, 
 
 @contextmanager
 def _quiet_exporter() -> Iterator[None]:
-    """Silence the exporter's remarks on graphs that are fine."""
+    """Silence the exporter's remarks on graphs that are fine, and on its own old spellings."""
     previous = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        yield
+        with warnings.catch_warnings():
+            for category in (FutureWarning, DeprecationWarning, UserWarning):
+                warnings.simplefilter("ignore", category)
+            yield
     finally:
         logging.disable(previous)
 
