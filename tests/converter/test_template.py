@@ -1,6 +1,7 @@
 """Shipped templates: found without torch, and the same as a fresh trace makes."""
 
 import collections
+import itertools
 
 import onnx_ir as ir
 import pytest
@@ -28,7 +29,7 @@ def test_full_size_templates_ship_with_every_weight_of_the_family(
         wanted = shape[::-1] if name.endswith(TRANSPOSED) else shape
         assert [n for n in place.shape if n != 1] == [n for n in wanted if n != 1]
     ends = sorted((p.offset, p.offset + p.nbytes) for p in places.values())
-    assert all(before[1] <= after[0] for before, after in zip(ends, ends[1:], strict=False))
+    assert all(before[1] <= after[0] for before, after in itertools.pairwise(ends))
 
 
 def test_nothing_stale_ships() -> None:

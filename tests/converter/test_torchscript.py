@@ -62,6 +62,7 @@ def test_scripts_compute_what_the_module_computes(
                 for p in ports
             ]
             with torch.inference_mode():
-                found = torch.jit.load(str(path))(*values).numpy()
+                script = torch.jit.load(str(path))  # type: ignore[no-untyped-call]
+                found = script(*values).numpy()
                 expected = load_module(small_bundle, component.name)(*values)
         np.testing.assert_allclose(found, expected.detach().numpy(), rtol=0, atol=1e-4)
