@@ -5,7 +5,7 @@
     out/unet/model.onnx.data     every weight at the offset its initializer names
 
 `bundle.json` (schema 1) holds family, architecture, profile, batch, sources with their hashes,
-adapters with their ledgers, component records and versions.
+adapters with their ledgers, component records, the command that made it, and versions.
 """
 
 import mmap
@@ -63,6 +63,7 @@ class Bundle:
     components: Mapping[str, BundleComponent]
     sources: Sequence[Mapping[str, Any]] = ()
     adapters: Sequence[Mapping[str, Any]] = ()
+    command: Sequence[str] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
     complete: bool = True
 
@@ -79,6 +80,7 @@ class Bundle:
             "components": {name: c.to_json() for name, c in self.components.items()},
             "sources": list(self.sources),
             "adapters": list(self.adapters),
+            "command": list(self.command),
             "versions": self.versions,
         }
         write_json(self.folder / BUNDLE_FILE, record)

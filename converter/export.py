@@ -71,6 +71,16 @@ class ExportRequest:
     components: tuple[str, ...] | None = None
     allow_unused: bool = False
 
+    def command(self) -> list[str]:
+        """The command line that makes the same request."""
+        words = ["sdconv", "export", "-u", str(self.checkpoint)]
+        for adapter in self.adapters:
+            words += ["-l", f"{adapter.path}:{adapter.scale:g}"]
+        words += ["-o", str(self.output), "--profile", self.profile, "-b", str(self.batch)]
+        if self.components is not None:
+            words += ["--components", ",".join(self.components)]
+        return [*words, "--allow-unused"] if self.allow_unused else words
+
 
 @dataclass(frozen=True)
 class _Source:
@@ -268,6 +278,7 @@ def _bundle(
             }
         ],
         adapters=[adapter.record() for adapter in adapters],
+        command=request.command(),
         versions={p: importlib.metadata.version(p) for p in ("sdconv", "onnx", "onnx-ir")},
     )
 

@@ -12,19 +12,27 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from converter.architecture import Architecture
 from converter.errors import InputError
+from converter.profiles import get_profile
 from passes.weights import TRANSPOSED
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import torch
 
     from converter.architecture import (
-        Architecture,
         TextEncoderArchitecture,
         UNetArchitecture,
         VaeArchitecture,
     )
+    from converter.bundle import Bundle
     from converter.weights import Array, WeightSource
+
+
+LISTED = 8
+"""How many offenders an error names."""
 
 
 def require_torch(purpose: str) -> None:
@@ -58,10 +66,20 @@ def build_module(
     return module.eval().requires_grad_(requires_grad=False)
 
 
-def fill_module(module: torch.nn.Module, weights: WeightSource) -> None:
-    """Point every parameter of a meta module into `weights`; copy only what is not float32.
+def load_module(bundle: Bundle, component: str) -> torch.nn.Module:
+    """Return the component's torch module with the bundle's weights, memory-mapped, float32."""
+    architecture = Architecture.from_json(bundle.architecture)
+    ports = get_profile(bundle.profile).residual_ports
+    module = build_module(component, architecture, residual_ports=ports)
+    fill_module(module, bundle.weights(component))
+    return module
 
-    Raises InputError, naming all offenders, unless names and sizes fit in both directions.
+
+def fill_module(module: torch.nn.Module, weights: WeightSource) -> None:
+    """Point every parameter of a meta module into `weights`; copy only what is not fp32.
+
+    Raises InputError, naming the offenders, unless names and shapes fit in both directions. A
+    graph may hold a norm's scale as [C, 1, 1] to multiply by it: extents of 1 do not count.
     """
     tensors = dict(_tensor(name, weights.read(name)) for name in weights.names())
     wanted = {name: tensor.shape for name, tensor in module.state_dict().items()}
@@ -70,16 +88,22 @@ def fill_module(module: torch.nn.Module, weights: WeightSource) -> None:
     offenders += [
         f"{name} is {list(tensor.shape)} where {list(wanted[name])} was expected"
         for name, tensor in tensors.items()
-        if name in wanted and tensor.numel() != wanted[name].numel()
+        if name in wanted and _without_ones(tensor.shape) != _without_ones(wanted[name])
     ]
     if offenders:
+        shown = "; ".join(offenders[:LISTED]) + ("; ..." if len(offenders) > LISTED else "")
         raise InputError(
-            "the weights do not fit the torch module, export again: " + "; ".join(offenders)
+            f"{len(offenders)} weights do not fit the torch module: {shown}: "
+            "export the bundle again"
         )
-    # A graph may hold a norm's scale with more extents of 1 than the module does.
-    shaped = {name: tensor.reshape(wanted[name]) for name, tensor in tensors.items()}
-    module.load_state_dict(shaped, assign=True)
+    module.load_state_dict(
+        {name: tensor.reshape(wanted[name]) for name, tensor in tensors.items()}, assign=True
+    )
     module.requires_grad_(requires_grad=False)
+
+
+def _without_ones(shape: Sequence[int]) -> list[int]:
+    return [extent for extent in shape if extent != 1]
 
 
 def _tensor(name: str, array: Array) -> tuple[str, torch.Tensor]:

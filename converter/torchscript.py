@@ -13,18 +13,14 @@ from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
-from converter.architecture import Architecture
 from converter.files import replacing, require_space
-from converter.modules import build_module, fill_module, require_torch
-from converter.profiles import get_profile
+from converter.modules import load_module, require_torch
 from converter.progress import Event, Progress, silent
 from converter.sizes import Size
-from passes.weights import read_graph
+from passes.weights import read_graph, weights_of
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    import torch
 
     from converter.bundle import Bundle, BundleComponent
 
@@ -61,7 +57,9 @@ def _file_name(bundle: Bundle, component: str) -> str:
 def _save_onnx(bundle: Bundle, component: BundleComponent, path: Path) -> None:
     """One file with the weights inside, as the original's is."""
     model = read_graph(bundle.folder / component.graph)
-    ir.external_data.load_to_model(model)
+    weights = bundle.weights(component.name)
+    for name, value in weights_of(model).items():
+        value.const_value = ir.tensor(weights.read(name), name=name)
     with replacing(path) as work:
         work.write_bytes(ir.to_proto(model).SerializeToString())
 
@@ -78,12 +76,3 @@ def _save_script(bundle: Bundle, component: BundleComponent, path: Path) -> None
     with torch.no_grad(), replacing(path) as work:
         script = torch.jit.trace(module, arguments, check_trace=False)  # type: ignore[no-untyped-call]
         script.save(str(work))
-
-
-def load_module(bundle: Bundle, component: str) -> torch.nn.Module:
-    """The component's torch module with the bundle's weights, memory-mapped, float32."""
-    architecture = Architecture.from_json(bundle.architecture)
-    ports = get_profile(bundle.profile).residual_ports
-    module = build_module(component, architecture, residual_ports=ports)
-    fill_module(module, bundle.weights(component))
-    return module

@@ -1,14 +1,8 @@
 """`sdconv toolchain`: the vendors' compilers, each in an environment of its own."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-
-if TYPE_CHECKING:
-    from converter.progress import Progress
-    from targets.toolchains import Proof
 
 app = typer.Typer(
     help="List, install and check the vendors' compilers.",
@@ -21,9 +15,9 @@ Name = Annotated[str, typer.Argument(help="Which one, as 'sdconv toolchain list'
 @app.command("list")
 def list_toolchains() -> None:
     """Every toolchain known: version, targets served, where it is and what it weighs."""
-    from rich.console import Console
     from rich.table import Table
 
+    from sdconv.console import out
     from targets.toolchains import TOOLCHAINS, get_toolchain
 
     table = Table("toolchain", "version", "targets", "state", "on disk", "folder")
@@ -39,7 +33,7 @@ def list_toolchains() -> None:
             f"{toolchain.disk_bytes() / 1e9:.2f} GB" if there else "-",
             str(toolchain.folder) if there else "-",
         )
-    Console().print(table)
+    out.print(table)
 
 
 @app.command()
@@ -48,10 +42,11 @@ def install(
     force: Annotated[bool, typer.Option("--force", help="Build it again from nothing.")] = False,
 ) -> None:
     """Build a toolchain's environment; says so when it is there already."""
+    from sdconv.console import progress_bar
     from targets.toolchains import get_toolchain
 
     toolchain = get_toolchain(name)
-    with _bar() as progress:
+    with progress_bar() as progress:
         fresh = toolchain.install(progress, force=force)
     state = "installed" if fresh else "is installed already"
     typer.echo(f"{toolchain.name} {toolchain.version} {state}: {toolchain.folder}")
@@ -62,42 +57,18 @@ def doctor(
     name: Annotated[str, typer.Argument(help="Which one; all of them when left out.")] = "",
 ) -> None:
     """Prove a toolchain: compile and run a small network with a known answer."""
+    from sdconv.console import progress_bar
     from targets.base import ToolchainError
     from targets.toolchains import TOOLCHAINS, get_toolchain
 
     failed: list[str] = []
     for each in [name] if name else list(TOOLCHAINS):
         toolchain = get_toolchain(each)
-        with _bar() as progress:
+        with progress_bar() as progress:
             proofs = toolchain.prove(progress)
         typer.echo(f"{toolchain.name} {toolchain.version}: {toolchain.folder}")
         for proof in proofs:
-            typer.echo(f"  {_mark(proof)} {proof.what}: {proof.detail}")
+            typer.echo(f"  {'ok  ' if proof.works else 'FAIL'} {proof.what}: {proof.detail}")
         failed += [f"{each}: {proof.what}: {proof.detail}" for proof in proofs if not proof.works]
     if failed:
         raise ToolchainError("; ".join(failed))
-
-
-def _mark(proof: "Proof") -> str:
-    return "ok  " if proof.works else "FAIL"
-
-
-@contextmanager
-def _bar() -> "Iterator[Progress]":
-    """A progress bar on standard error, one line a stage."""
-    from rich.console import Console
-    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
-    from rich.progress import Progress as Bars
-
-    from converter.progress import Event
-
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Bars(*columns, console=Console(stderr=True), transient=True) as bars:
-        tasks = {}
-
-        def progress(event: Event) -> None:
-            if event.stage not in tasks:
-                tasks[event.stage] = bars.add_task(event.stage, total=1.0)
-            bars.update(tasks[event.stage], completed=event.done)
-
-        yield progress

@@ -67,7 +67,7 @@ class Artifact:
 
     `path` and `files` (everything needed beside it) are relative to the artifacts' folder.
     `how` is "bound" or "compiled with weights"; `key` is the content hash of what it was made
-    from; `sha256` that of the file at `path`.
+    from, `weights_key` that of its weights, `sha256` that of the file at `path`.
     """
 
     component: str
@@ -80,6 +80,7 @@ class Artifact:
     files: tuple[str, ...]
     sha256: str
     key: str
+    weights_key: str
     reused: bool
     why: str
     how: str

@@ -1,7 +1,7 @@
 """Compile a bundle: every component at every size becomes an artifact of one target."""
 
 import importlib.metadata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -31,6 +31,18 @@ class CompileRequest:
     precision: Mapping[str, str] = field(default_factory=dict)
     batch: int | None = None
     components: tuple[str, ...] | None = None
+
+    def command(self) -> list[str]:
+        """The command line that makes the same request."""
+        words = ["sdconv", "compile", "-n", str(self.bundle), "--target", self.target]
+        words += ["--sizes", ",".join(map(str, self.sizes)), "-o", str(self.output)]
+        if self.precision:
+            words += ["--precision", ",".join(f"{c}={p}" for c, p in self.precision.items())]
+        if self.batch is not None:
+            words += ["-b", str(self.batch)]
+        if self.components is not None:
+            words += ["--components", ",".join(self.components)]
+        return words
 
 
 def parse_precisions(text: str) -> dict[str, str]:
@@ -135,16 +147,25 @@ def _manifest(
     request: CompileRequest, bundle: Bundle, target: Target, artifacts: list[Artifact]
 ) -> Manifest:
     versions = {p: importlib.metadata.version(p) for p in ("sdconv", "onnx", "onnxruntime")}
-    earlier: list[Artifact] = []
+    commands: dict[str, Sequence[str]] = {target.name: request.command()}
+    kept: list[Artifact] = []
     if (request.output / MANIFEST_FILE).exists():
         before = Manifest.load(request.output)
-        if before.bundle == bundle.folder.absolute():
-            earlier = [a for a in before.artifacts if a.target != target.name]
-            versions = {**before.versions, **versions}
+        kept = [a for a in before.artifacts if a.target != target.name and _is_of(a, bundle)]
+        names = {a.target for a in kept}
+        commands = {**{n: c for n, c in before.commands.items() if n in names}, **commands}
+        versions = {**before.versions, **versions}
     return Manifest(
         folder=request.output,
         bundle=bundle.folder.absolute(),
         interfaces={name: c.interface for name, c in bundle.components.items()},
-        artifacts=[*earlier, *artifacts],
+        artifacts=[*kept, *artifacts],
+        commands=commands,
         versions=versions,
     )
+
+
+def _is_of(artifact: Artifact, bundle: Bundle) -> bool:
+    """Whether an artifact was made from the weights that the bundle holds now."""
+    component = bundle.components.get(artifact.component)
+    return component is not None and component.weights_key == artifact.weights_key

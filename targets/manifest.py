@@ -1,7 +1,7 @@
 """`manifest.json`: what lies in an artifacts' folder, and what it was made from (schema 1)."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,8 @@ class Manifest:
     bundle: Path
     interfaces: Mapping[str, Interface]
     artifacts: Sequence[Artifact]
+    commands: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Per target, the command that compiled for it."""
     versions: Mapping[str, str] = field(default_factory=dict)
 
     def save(self) -> None:
@@ -43,6 +45,7 @@ class Manifest:
             "bundle": str(self.bundle),
             "interfaces": {name: i.to_json() for name, i in self.interfaces.items()},
             "artifacts": [artifact_to_json(a) for a in self.artifacts],
+            "commands": self.commands,
             "versions": self.versions,
         }
         write_json(self.folder / MANIFEST_FILE, record)
@@ -61,6 +64,7 @@ class Manifest:
             bundle=Path(data["bundle"]),
             interfaces={n: Interface.from_json(i) for n, i in data["interfaces"].items()},
             artifacts=[artifact_from_json(a) for a in data["artifacts"]],
+            commands=data["commands"],
             versions=data["versions"],
         )
         for artifact in manifest.artifacts:
@@ -68,8 +72,3 @@ class Manifest:
                 if not (folder / name).is_file():
                     raise InputError(f"{folder / name}: missing: run the same compile again")
         return manifest
-
-    def merged(self, target: str, artifacts: Sequence[Artifact]) -> "Manifest":
-        """This manifest with the artifacts of one target replaced."""
-        kept = [a for a in self.artifacts if a.target != target]
-        return replace(self, artifacts=[*kept, *artifacts])

@@ -2,7 +2,8 @@
 
 Nothing is compiled ahead and no weight byte is copied: the artifact's graph names the same weight
 file as the bundle's, hard-linked beside it because ONNX Runtime reads external data from inside
-the graph's folder only.
+the graph's folder only. (The `onnx` package's own loader refuses a file with two names, taking it
+for an attack; it reads such graphs with `load_external_data=False`, or from a copy.)
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,7 +18,7 @@ from converter.progress import Event, Progress
 from converter.weights import Array, WeightSource
 from passes import pipelines
 from passes.weights import read_graph
-from targets.base import Artifact, CompileJob, Runner, Skeleton, Target
+from targets.base import Artifact, CompileJob, Runner, Skeleton, Target, ToolchainError
 
 PIPELINE = "onnxruntime 1"
 """Raise the number whenever the pipeline would make another graph of the same input."""
@@ -91,6 +92,7 @@ class OnnxRuntimeTarget(Target):
             files=(str(linked.relative_to(folder)),),
             sha256=sha256_of(graph),
             key=f"{skeleton.key}:{weights.key}",
+            weights_key=weights.key,
             reused=skeleton.reused and not changed,
             why=skeleton.why,
             how="bound",
@@ -114,14 +116,21 @@ class OnnxRuntimeRunner(Runner):
         # four times the memory, for no gain in speed on these models.
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
         options.add_session_config_entry("session.disable_prepacking", "1")
-        self._session = onnxruntime.InferenceSession(
-            str(graph), options, providers=["CPUExecutionProvider"]
-        )
+        self._graph = graph
+        try:
+            self._session = onnxruntime.InferenceSession(
+                str(graph), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as e:  # its exceptions share no base class of their own
+            raise ToolchainError(f"{graph}: ONNX Runtime cannot load it: {e}") from e
         self._outputs = [output.name for output in self._session.get_outputs()]
 
     def infer(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Run once; see `Runner.infer`."""
-        values = self._session.run(self._outputs, dict(inputs))
+        try:
+            values = self._session.run(self._outputs, dict(inputs))
+        except Exception as e:
+            raise ToolchainError(f"{self._graph}: ONNX Runtime cannot run it: {e}") from e
         return dict(zip(self._outputs, values, strict=True))
 
 

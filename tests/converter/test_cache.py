@@ -9,7 +9,10 @@ from converter.cache import Cache, content_key
 
 
 def writes(text: str) -> Callable[[Path], None]:
-    return lambda folder: (folder / "x").write_text(text) and None
+    def build(folder: Path) -> None:
+        (folder / "x").write_text(text)
+
+    return build
 
 
 def test_the_same_inputs_are_built_once(tmp_path: Path) -> None:

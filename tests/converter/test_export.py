@@ -27,9 +27,9 @@ def contents(folder: Path) -> list[str]:
 
 
 def test_a_bundle_is_graphs_with_symbolic_sizes_and_one_weight_file_each(
-    small_bundle: Bundle,
+    small_model: SmallModel, tmp_path: Path
 ) -> None:
-    folder = small_bundle.folder
+    folder = export(ExportRequest(small_model.checkpoint, tmp_path)).folder
     assert contents(folder) == sorted(
         ["bundle.json"]
         + [

@@ -10,8 +10,9 @@ import torch
 
 from converter import torchscript
 from converter.bundle import Bundle
+from converter.modules import load_module
 from converter.sizes import Size
-from converter.torchscript import export_torchscript, load_module
+from converter.torchscript import export_torchscript
 
 # torch itself says that jit is old; the original tool's consumers load nothing else.
 pytestmark = [

@@ -9,8 +9,8 @@ import torch
 
 from converter.bundle import Bundle
 from converter.interface import Interface
+from converter.modules import load_module
 from converter.sizes import Size
-from converter.torchscript import load_module
 from converter.weights import Array
 from targets.compile import CompileRequest, compile_bundle
 from targets.manifest import Manifest

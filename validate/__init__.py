@@ -1,0 +1,1 @@
+"""Run an artifact and its reference, measure, judge, report."""

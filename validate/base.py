@@ -1,0 +1,202 @@
+"""The contract of validation: cases go in, measurements come out, a judge rules on them.
+
+Running and judging are two steps that meet on disk: `validate.run` saves what an artifact and the
+reference gave for the same `Case`; a `Judge` only ever sees a `Measurement` of the two. A new
+level of comparison (one layer, a whole trajectory, the final picture) is a new `Judge` with its
+own measurements, and lands in the same `Result`.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from converter.sizes import Size
+from converter.weights import Array
+
+
+class Verdict(StrEnum):
+    """Whether artifacts may be trusted. INCOMPLETE: nothing is wrong so far, not all was run."""
+
+    PASS = "pass"  # noqa: S105  (no password)
+    FAIL = "fail"
+    INCOMPLETE = "incomplete"
+
+    @property
+    def badness(self) -> int:
+        """For sorting: fail 2, incomplete 1, pass 0."""
+        return [Verdict.PASS, Verdict.INCOMPLETE, Verdict.FAIL].index(self)
+
+
+def worst(verdicts: Sequence[Verdict]) -> Verdict:
+    """The verdict of the whole; nothing at all is INCOMPLETE, never PASS."""
+    return max(verdicts, key=lambda verdict: verdict.badness, default=Verdict.INCOMPLETE)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One set of inputs by port name, of the interface's shapes and dtypes."""
+
+    name: str
+    about: str
+    inputs: Mapping[str, Array]
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """The numbers of `validate.metrics`, which has their formulas."""
+
+    max_abs_error: float
+    cosine: float
+    psnr_db: float
+    sqnr_db: float
+    gain: float
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """How far an output is from the reference's.
+
+    `agreement` is None when there is nothing that numbers could describe; `problem` then says why
+    in words, and no judge lets it pass. `peak` is max |reference|, `count` the number of values.
+    """
+
+    nan: int
+    inf: int
+    count: int
+    peak: float
+    agreement: Agreement | None
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """What a precision must reach. `reason` says where the numbers come from.
+
+    `psnr_db` and `cosine` are floors, `expected_db` the PSNR usually seen, `gain` the largest
+    |gain - 1|. `max_abs_error`, where given, holds at a reference peak up to 1 and grows in
+    proportion to larger peaks.
+    """
+
+    precision: str
+    psnr_db: float
+    expected_db: float
+    cosine: float
+    gain: float
+    max_abs_error: float | None
+    reason: str
+
+    def allowed_error(self, peak: float) -> float | None:
+        """The largest absolute error at that reference peak."""
+        return None if self.max_abs_error is None else self.max_abs_error * max(1.0, peak)
+
+
+@dataclass(frozen=True)
+class Ruling:
+    """A verdict and the sentence that explains it."""
+
+    verdict: Verdict
+    sentence: str
+
+
+class Judge(ABC):
+    """Turns a measurement into a ruling. `level` says what was compared ("component")."""
+
+    level: str
+
+    @abstractmethod
+    def threshold(self, component: str, precision: str) -> Threshold:
+        """What will be asked; raises InputError for a precision without thresholds."""
+
+    @abstractmethod
+    def rule(self, measurement: Measurement, threshold: Threshold) -> Ruling:
+        """PASS or FAIL; FAIL whenever something could not be measured."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One output in one case. `measurement` is None when the case was not run (or broke).
+
+    `saved` and `reference` are the files of arrays that were compared.
+    """
+
+    case: str
+    about: str
+    output: str
+    ruling: Ruling
+    measurement: Measurement | None = None
+    seconds: float | None = None
+    saved: Path | None = None
+    reference: Path | None = None
+
+
+@dataclass(frozen=True)
+class Result:
+    """One artifact at one level: its checks, worst first."""
+
+    component: str
+    target: str
+    chip: str | None
+    size: Size | None
+    batch: int
+    precision: str
+    level: str
+    path: str
+    threshold: Threshold
+    checks: Sequence[Check]
+    note: str
+
+    @property
+    def worst(self) -> Check:
+        """The check that decides."""
+        return self.checks[0]
+
+    @property
+    def verdict(self) -> Verdict:
+        """The worst of all checks."""
+        return worst([check.ruling.verdict for check in self.checks])
+
+    @property
+    def label(self) -> str:
+        """In a user's words: ``unet 512x512 f16 on bm1684x``."""
+        parts = (self.component, self.size, self.precision, "on", self.target)
+        return " ".join(str(part) for part in parts if part)
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything a validation found out: what the HTML, the JSON and the terminal show.
+
+    `versions` are by the step they belong to (export, compile, validate), then by package.
+    """
+
+    artifacts: Path
+    bundle: Path
+    results: Sequence[Result]
+    sources: Sequence[Mapping[str, object]]
+    adapters: Sequence[Mapping[str, object]]
+    versions: Mapping[str, Mapping[str, str]]
+    commands: Sequence[str]
+    created: str
+
+    @property
+    def verdict(self) -> Verdict:
+        """The worst of all results."""
+        return worst([result.verdict for result in self.results])
+
+    def count(self, verdict: Verdict) -> int:
+        """How many results have that verdict."""
+        return sum(result.verdict is verdict for result in self.results)
+
+    @property
+    def sentence(self) -> str:
+        """The verdict in words."""
+        total = len(self.results)
+        failed, open_ = self.count(Verdict.FAIL), self.count(Verdict.INCOMPLETE)
+        passed = f"{self.count(Verdict.PASS)} of {total} artifacts agree with the fp32 reference"
+        if failed:
+            return f"{failed} of {total} artifacts do not agree with the fp32 reference"
+        if open_ or not total:
+            return f"{passed}; {open_} not fully run, so this is not a pass"
+        return f"{passed} within their thresholds"

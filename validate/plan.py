@@ -1,0 +1,134 @@
+"""What is to be compared with what, and where its arrays are saved. Nothing is run here."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from converter.bundle import Bundle
+from converter.cache import content_key
+from converter.errors import InputError
+from converter.files import sha256_of
+from converter.interface import Interface
+from converter.sizes import Size
+from targets.base import Artifact
+from targets.manifest import Manifest
+from validate.scenes import RECIPE_VERSION, Scene, scenes
+from validate.store import CaseStore
+
+FOLDER = "validation"
+"""Saved arrays lie here, inside the artifacts' folder."""
+
+REFERENCE_VERSION = 1
+"""Raise it when the reference computes something else than before."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One artifact and where its outputs are saved."""
+
+    artifact: Artifact
+    outputs: CaseStore
+
+    @property
+    def label(self) -> str:
+        """In a user's words: ``unet 512x512 f16``."""
+        a = self.artifact
+        return " ".join(str(part) for part in (a.component, a.size, a.precision) if part)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Artifacts that share inputs and reference: one component at one size and batch."""
+
+    component: str
+    size: Size | None
+    batch: int
+    interface: Interface
+    scenes: tuple[Scene, ...]
+    inputs: CaseStore
+    reference: CaseStore
+    subjects: tuple[Subject, ...]
+
+
+def plan(manifest: Manifest, bundle: Bundle) -> list[Group]:
+    """Group the artifacts of a folder; raises InputError when the bundle is not theirs."""
+    order: dict[tuple[str, Size | None, int], list[Artifact]] = {}
+    for artifact in manifest.artifacts:
+        _check_unchanged(artifact, manifest.folder)
+        order.setdefault((artifact.component, artifact.size, artifact.batch), []).append(artifact)
+    for component in {artifact.component for artifact in manifest.artifacts}:
+        _check_belongs(component, manifest, bundle)
+    for artifact in manifest.artifacts:
+        _check_weights(artifact, manifest, bundle)
+    return [_group(manifest, bundle, artifacts) for artifacts in order.values()]
+
+
+def _check_unchanged(artifact: Artifact, folder: Path) -> None:
+    if sha256_of(folder / artifact.path) != artifact.sha256:
+        raise InputError(
+            f"{folder / artifact.path}: changed since it was compiled (its SHA-256 is not the one "
+            "in manifest.json): run the same compile again"
+        )
+
+
+def _check_weights(artifact: Artifact, manifest: Manifest, bundle: Bundle) -> None:
+    if artifact.weights_key != bundle.components[artifact.component].weights_key:
+        raise InputError(
+            f"{manifest.folder / artifact.path}: compiled from other weights than "
+            f"{bundle.folder} holds now: run the same compile again"
+        )
+
+
+def _check_belongs(component: str, manifest: Manifest, bundle: Bundle) -> None:
+    found = bundle.components.get(component)
+    if found is None or found.interface != manifest.interfaces[component]:
+        what = "has no such component" if found is None else "gives it other inputs or outputs"
+        raise InputError(
+            f"{manifest.folder}: its {component} was not compiled from {bundle.folder}, which "
+            f"{what}: name the bundle it was compiled from with --bundle"
+        )
+
+
+def _group(manifest: Manifest, bundle: Bundle, artifacts: Sequence[Artifact]) -> Group:
+    first = artifacts[0]
+    component, interface = first.component, manifest.interfaces[first.component]
+    made_from = {
+        "component": component,
+        "size": str(first.size),
+        "batch": first.batch,
+        "interface": interface.to_json(),
+        "recipe": RECIPE_VERSION,
+        "reference": REFERENCE_VERSION,
+        # Text embeddings and latents are computed by these two.
+        **{
+            name: bundle.components[name].weights_key
+            for name in ("text_encoder", "vae_encoder")
+            if name in bundle.components
+        },
+    }
+    inputs_key = content_key(made_from)
+    weights = bundle.components[component].weights_key
+    reference_key = content_key({"inputs": inputs_key, "weights": weights})
+    name = _name(component, first.size, first.batch)
+    shared = manifest.folder / FOLDER / "reference" / name
+    return Group(
+        component,
+        first.size,
+        first.batch,
+        interface,
+        scenes(component, interface),
+        inputs=CaseStore(shared / "inputs", inputs_key),
+        reference=CaseStore(shared / "outputs", reference_key),
+        subjects=tuple(_subject(manifest.folder, name, a, inputs_key) for a in artifacts),
+    )
+
+
+def _subject(folder: Path, name: str, artifact: Artifact, inputs_key: str) -> Subject:
+    made_from = {"artifact": artifact.key, "sha256": artifact.sha256, "inputs": inputs_key}
+    where = folder / FOLDER / artifact.target / f"{name}-{artifact.precision}"
+    return Subject(artifact, CaseStore(where, content_key(made_from)))
+
+
+def _name(component: str, size: Size | None, batch: int) -> str:
+    parts = (component, None if size is None else str(size), f"b{batch}" if batch > 1 else None)
+    return "-".join(part for part in parts if part)

@@ -1,0 +1,1 @@
+"""A validation told three ways: HTML, JSON and the terminal."""

@@ -1,0 +1,101 @@
+"""The report for people: one self-contained HTML file that opens without a network."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from converter.weights import Array
+from validate.base import Check, Report, Result, Threshold
+from validate.report.pictures import Picture, side_by_side
+from validate.report.plots import (
+    HEIGHT,
+    WIDTH,
+    Histogram,
+    Scatter,
+    histogram,
+    overview,
+    scatter,
+)
+from validate.store import read_arrays
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What is drawn of an artifact's worst case; empty where nothing was run."""
+
+    check: Check
+    pictures: Sequence[Picture]
+    histogram: Histogram | None
+    scatter: Scatter | None
+
+
+def render_html(report: Report) -> str:
+    """Return the whole page. Reads the arrays of every worst case, one artifact at a time."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"plain": plain_rows}
+    results = sorted(report.results, key=_badness)
+    return environment.get_template("report.html.j2").render(
+        report=report,
+        results=[(result, figures(result)) for result in results],
+        overview=overview(results),
+        thresholds=thresholds(results),
+        plot_width=WIDTH,
+        plot_height=HEIGHT,
+    )
+
+
+def figures(result: Result) -> Figures | None:
+    """Draw the worst check that has arrays; None when none has."""
+    check = next((check for check in result.checks if check.saved is not None), None)
+    if check is None or check.saved is None or check.reference is None:
+        return None
+    output = read_arrays(check.saved).get(check.output, np.empty(0))
+    reference: Array = read_arrays(check.reference)[check.output]
+    return Figures(
+        check,
+        side_by_side(output, reference),
+        histogram(output, reference, result.threshold.psnr_db),
+        scatter(output, reference),
+    )
+
+
+def thresholds(results: Sequence[Result]) -> list[tuple[str, Threshold]]:
+    """Every threshold that was used, with the components it was used for."""
+    used: dict[Threshold, list[str]] = {}
+    for result in results:
+        components = used.setdefault(result.threshold, [])
+        if result.component not in components:
+            components.append(result.component)
+    return [(", ".join(components), threshold) for threshold, components in used.items()]
+
+
+def plain_rows(record: Mapping[str, object]) -> list[tuple[str, str]]:
+    """Name and value of a record's entries; of a list, how many it holds."""
+    rows: list[tuple[str, str]] = []
+    for name, value in record.items():
+        if isinstance(value, Mapping):
+            rows += [(f"{name} {inner}", text) for inner, text in plain_rows(value)]
+        elif isinstance(value, Sequence) and not isinstance(value, str):
+            rows.append((name, f"{len(value)}"))
+        else:
+            rows.append((name, str(value)))
+    return rows
+
+
+def _badness(result: Result) -> tuple[int, float]:
+    """Worst first: by verdict, then by how far the PSNR lies above its floor."""
+    measurement = result.worst.measurement
+    agreement = None if measurement is None else measurement.agreement
+    if agreement is None:
+        return -result.verdict.badness, float("-inf")
+    margin = agreement.psnr_db - result.threshold.psnr_db
+    return -result.verdict.badness, margin

@@ -1,0 +1,127 @@
+"""The running step: feed every case to artifact and reference, and save what comes out.
+
+What is saved already, from the same artifact, weights and inputs, is not run again; then neither
+torch nor a vendor's runtime is imported. Nothing is judged here.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from converter.progress import Event, Progress
+from converter.weights import Array
+from targets.base import Artifact, Target, ToolchainError
+from validate.base import Ruling, Verdict
+from validate.inputs import make_case
+from validate.plan import Group, Subject
+from validate.references import References
+from validate.scenes import Scene
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one artifact's run. `missing` is the ruling on cases that were not saved."""
+
+    note: str
+    missing: Ruling
+
+
+NOT_RUN = Outcome(
+    "", Ruling(Verdict.INCOMPLETE, "not run: nothing is saved for this artifact as it is now")
+)
+"""The outcome of an artifact that nobody tried to run."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Where to run: the artifacts' folder, an opener of targets, and the emulator's time."""
+
+    folder: Path
+    open_target: Callable[[str], Target]
+    emulator_budget: float
+    progress: Progress
+
+
+def run(groups: Sequence[Group], references: References, bench: Bench) -> dict[Path, Outcome]:
+    """Run what is not saved yet. Outcomes are by the folder of each subject's outputs."""
+    outcomes = {}
+    for group in groups:
+        for subject in group.subjects:
+            outcomes[subject.outputs.folder] = _run_subject(subject, group, references, bench)
+    return outcomes
+
+
+def _run_subject(subject: Subject, group: Group, references: References, bench: Bench) -> Outcome:
+    label = f"validate {subject.label}"
+    todo = [scene for scene in group.scenes if not subject.outputs.has(scene.name)]
+    saved = [scene for scene in group.scenes if scene not in todo]
+    bench.progress(Event(label, 0))
+    if saved:
+        _run_reference(saved, group, references)
+    if not todo:
+        note = "reused: same artifact, weights and inputs as before"
+        bench.progress(Event(label, 1, f"{subject.label}: {note}"))
+        return Outcome(note, NOT_RUN.missing)
+    target = bench.open_target(subject.artifact.target)
+    affordable, missing = _affordable(target, subject.artifact, todo, bench)
+    if not affordable:
+        bench.progress(Event(label, 1, f"{subject.label}: {missing.sentence}"))
+        return Outcome("", missing)
+    _run_reference(affordable, group, references)
+    started = time.monotonic()
+    try:
+        with target.open(subject.artifact, bench.folder) as runner:
+            for done, scene in enumerate(affordable):
+                bench.progress(Event(label, done / len(affordable)))
+                seconds, outputs = _timed(runner.infer, group.inputs.load(scene.name))
+                subject.outputs.save(scene.name, outputs, seconds)
+    except ToolchainError as e:
+        return Outcome("", Ruling(Verdict.FAIL, f"it could not be run: {e}"))
+    note = f"ran {len(affordable)} cases in {time.monotonic() - started:.1f} s"
+    bench.progress(Event(label, 1, f"{subject.label}: {note}"))
+    return Outcome(note, missing)
+
+
+def _affordable(
+    target: Target, artifact: Artifact, todo: Sequence[Scene], bench: Bench
+) -> tuple[Sequence[Scene], Ruling]:
+    """Choose the cases that fit into the emulator's time, and the ruling on those that do not."""
+    try:
+        target.check_ready()
+    except ToolchainError as e:
+        return (), Ruling(Verdict.INCOMPLETE, f"not run: {e}")
+    seconds = target.run_seconds(artifact, bench.folder)
+    if seconds is None:
+        return todo, NOT_RUN.missing
+    affordable = todo[: int(bench.emulator_budget // seconds)] if seconds > 0 else todo
+    minutes = (len(todo) - len(affordable)) * seconds / 60
+    return affordable, Ruling(
+        Verdict.INCOMPLETE,
+        f"not run on the emulator: about {max(1, round(minutes))} min "
+        f"(--emulator-budget is {bench.emulator_budget / 60:g} min)",
+    )
+
+
+def _run_reference(wanted: Sequence[Scene], group: Group, references: References) -> None:
+    """Make and save inputs and reference outputs of these cases, unless they are there."""
+    shapes = group.interface.input_shapes(group.batch, group.size)
+    for scene in wanted:
+        if not group.inputs.has(scene.name):
+            origins = references.origins()
+            case = make_case(group.component, scene, group.interface, shapes, origins)
+            group.inputs.save(scene.name, case.inputs, seconds=0)
+        if not group.reference.has(scene.name):
+            inputs = group.inputs.load(scene.name)
+            seconds, outputs = _timed(
+                lambda given: references.infer(group.component, given), inputs
+            )
+            group.reference.save(scene.name, outputs, seconds)
+
+
+def _timed(
+    infer: Callable[[Mapping[str, Array]], dict[str, Array]], inputs: Mapping[str, Array]
+) -> tuple[float, dict[str, Array]]:
+    started = time.monotonic()
+    outputs = infer(inputs)
+    return time.monotonic() - started, outputs

@@ -1,0 +1,105 @@
+"""What each precision must reach before an artifact is called good, and why.
+
+Three guards stand beside every PSNR floor, because PSNR alone forgives a peaked reference: with
+one value thirty times the rest, an output of all zeros reaches 30 dB. The cosine floor is the
+one that belongs to the PSNR floor (an error that leaves the energy ratio s gives a cosine of
+about 1 - 1 / (2 s)), the gain guard refuses "the right picture at another contrast", and NaN and
+Inf are never allowed.
+"""
+
+from dataclasses import replace
+
+from converter.errors import InputError
+from validate.base import Threshold
+
+_F32 = Threshold(
+    "f32",
+    psnr_db=80,
+    expected_db=110,
+    cosine=0.99999,
+    gain=1e-4,
+    max_abs_error=1e-4,
+    reason="The same arithmetic in another order: fp32 graphs differ by about 2e-6 of the signal "
+    "(over 110 dB); 80 dB and 1e-4 leave room for other kernels and for no real error.",
+)
+_F32_VAE = replace(
+    _F32,
+    max_abs_error=3e-4,
+    reason=_F32.reason + " 3e-4 for the VAE: its widest sums run over half a million pixels in "
+    "every group norm; 3e-4 is a twenty-fifth of one step of an 8-bit picture.",
+)
+_F16 = Threshold(
+    "f16",
+    psnr_db=35,
+    expected_db=45,
+    cosine=0.995,
+    gain=0.02,
+    max_abs_error=None,
+    reason="fp16 keeps 11 bits of a value: 51 to 61 dB were measured on several chips. 35 dB is an "
+    "error of 1.8 % of the peak: an overflow or a wrong fusion, more than rounding explains.",
+)
+_BF16 = Threshold(
+    "bf16",
+    psnr_db=30,
+    expected_db=38,
+    cosine=0.99,
+    gain=0.02,
+    max_abs_error=None,
+    reason="bf16 keeps 8 bits of a value, 18 dB less than fp16: 34 to 39 dB were measured. 30 dB "
+    "is an error of 3 % of the peak, more than rounding explains.",
+)
+_W8 = Threshold(
+    "w8",
+    psnr_db=35,
+    expected_db=50,
+    cosine=0.995,
+    gain=0.02,
+    max_abs_error=None,
+    reason="8-bit weights with a scale per channel cost little beside fp16 activations: 42 to 54 "
+    "dB were measured, so the fp16 floor holds.",
+)
+_W4 = Threshold(
+    "w4",
+    psnr_db=28,
+    expected_db=35,
+    cosine=0.98,
+    gain=0.05,
+    max_abs_error=None,
+    reason="4-bit weights: 35.6 dB was measured. 28 dB is an error of 4 % of the peak, more than "
+    "twice what rounding to 4 bits explains.",
+)
+_INT8 = replace(
+    _W4,
+    precision="int8",
+    expected_db=33,
+    reason="8-bit weights and activations; the range of the activations is a guess from "
+    "calibration. 28 dB, an error of 4 % of the peak, is the floor of 4-bit weights.",
+)
+
+THRESHOLDS: dict[str, Threshold] = {
+    "f32": _F32,
+    "f16": _F16,
+    "bf16": _BF16,
+    "w8f16": replace(_W8, precision="w8f16"),
+    "w8bf16": replace(
+        _BF16,
+        precision="w8bf16",
+        reason="8-bit weights cost less than bf16 activations do, so the bf16 floor holds. "
+        + _BF16.reason,
+    ),
+    "w4f16": replace(_W4, precision="w4f16"),
+    "w4bf16": replace(_W4, precision="w4bf16"),
+    "int8": _INT8,
+}
+
+
+def threshold_for(component: str, precision: str) -> Threshold:
+    """The row of the table; raises InputError listing the precisions that have one."""
+    if precision not in THRESHOLDS:
+        raise InputError(
+            f"no thresholds for precision {precision!r}: there are some for "
+            f"{', '.join(THRESHOLDS)}; add a row with its reason to validate/thresholds.py"
+        )
+    if precision == "f32" and component.startswith("vae"):
+        return _F32_VAE
+    return THRESHOLDS[precision]

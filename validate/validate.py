@@ -1,0 +1,142 @@
+"""Validate a folder of artifacts: plan, run, judge, report. For the verb, the page and compile."""
+
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from converter.bundle import BUNDLE_FILE, Bundle
+from converter.errors import InputError
+from converter.files import replacing, write_json
+from converter.progress import Event, Progress, silent
+from targets.base import Target
+from targets.manifest import Manifest
+from targets.registry import get_target
+from validate.base import Report, Result
+from validate.judge import ComponentJudge
+from validate.plan import plan
+from validate.references import OpenReference, References, open_torch_reference
+from validate.run import Bench, run
+from validate.scenes import stand_ins
+from validate.verdicts import judge_saved
+from validate.versions import versions_here
+
+EMULATOR_BUDGET = 600.0
+"""Seconds that one artifact may take on an emulator, unless the user says otherwise."""
+
+
+@dataclass(frozen=True)
+class ValidateRequest:
+    """What to validate. Paths left out: `report.html` and `report.json` beside the artifacts.
+
+    `bundle` replaces the path in the manifest, for a bundle that was moved. `emulator_budget` is
+    in seconds per artifact. With `judge_only` saved outputs are judged and nothing is run.
+    """
+
+    artifacts: Path
+    report: Path | None = None
+    json: Path | None = None
+    bundle: Path | None = None
+    emulator_budget: float = EMULATOR_BUDGET
+    judge_only: bool = False
+
+    @property
+    def report_path(self) -> Path:
+        """Where the HTML goes."""
+        return self.report or self.artifacts / "report.html"
+
+    @property
+    def json_path(self) -> Path:
+        """Where the JSON goes."""
+        return self.json or self.artifacts / "report.json"
+
+
+def validate(
+    request: ValidateRequest,
+    progress: Progress = silent,
+    *,
+    open_target: Callable[[str], Target] = get_target,
+    open_reference: OpenReference = open_torch_reference,
+) -> Report:
+    """Compare every artifact with the fp32 reference and write both reports.
+
+    Raises InputError when artifacts, bundle or torch are not there, or do not belong together.
+    """
+    # 1. What is there, and is it what it says it is.
+    manifest = Manifest.load(request.artifacts)
+    bundle = load_bundle(manifest, request.bundle)
+    groups = plan(manifest, bundle)
+    # 2. Run what was not run before.
+    outcomes = {}
+    if not request.judge_only:
+        bench = Bench(manifest.folder, open_target, request.emulator_budget, progress)
+        with References(bundle, open_reference) as references:
+            outcomes = run(groups, references, bench)
+    # 3. Judge what is saved.
+    progress(Event("judge", 0))
+    results = judge_saved(groups, outcomes, ComponentJudge())
+    report = _report(request, manifest, bundle, _with_stand_ins(results, bundle))
+    # 4. Tell.
+    write_reports(report, request.report_path, request.json_path)
+    progress(Event("judge", 1, f"{report.verdict}: {report.sentence}"))
+    return report
+
+
+def load_bundle(manifest: Manifest, moved_to: Path | None) -> Bundle:
+    """Load the bundle that the artifacts were compiled from; raises InputError if it is gone."""
+    folder = moved_to or manifest.folder / manifest.bundle
+    if not (folder / BUNDLE_FILE).is_file():
+        raise InputError(
+            f"{folder}: no {BUNDLE_FILE} there; the artifacts in {manifest.folder} were compiled "
+            "from that bundle: say where it is now with --bundle"
+        )
+    return Bundle.load(folder)
+
+
+def write_reports(report: Report, html_path: Path, json_path: Path) -> None:
+    """Write both files, each whole or not at all."""
+    from validate.report.html import render_html
+    from validate.report.json_report import report_to_json
+
+    write_json(json_path, report_to_json(report))
+    with replacing(html_path) as work:
+        work.write_text(render_html(report))
+
+
+def _with_stand_ins(results: list[Result], bundle: Bundle) -> list[Result]:
+    notes = {result.component: stand_ins(result.component, bundle.components) for result in results}
+    return [
+        replace(result, note="; ".join(filter(None, (result.note, notes[result.component]))))
+        for result in results
+    ]
+
+
+def _report(
+    request: ValidateRequest, manifest: Manifest, bundle: Bundle, results: list[Result]
+) -> Report:
+    return Report(
+        artifacts=manifest.folder.absolute(),
+        bundle=bundle.folder.absolute(),
+        results=results,
+        sources=bundle.sources,
+        adapters=bundle.adapters,
+        versions={
+            "export": bundle.versions,
+            "compile": manifest.versions,
+            "validate": versions_here(),
+        },
+        commands=_commands(request, manifest, bundle),
+        created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+    )
+
+
+def _commands(request: ValidateRequest, manifest: Manifest, bundle: Bundle) -> list[str]:
+    """Return the commands that made all this, repeat the validation, and judge again."""
+    made = [bundle.command, *manifest.commands.values()]
+    words = ["sdconv", "validate", str(request.artifacts.absolute())]
+    if request.bundle is not None:
+        words += ["--bundle", str(request.bundle.absolute())]
+    if request.emulator_budget != EMULATOR_BUDGET:
+        words += ["--emulator-budget", f"{request.emulator_budget / 60:g}"]
+    return [shlex.join(c) for c in (*made, words, [*words, "--judge-only"]) if c]
