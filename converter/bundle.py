@@ -95,8 +95,14 @@ class Bundle:
                 "export again with this version"
             )
         data.pop("schema")
-        components = {n: BundleComponent.from_json(c) for n, c in data.pop("components").items()}
-        return cls(folder=folder, components=components, **data)
+        try:
+            records = data.pop("components")
+            components = {n: BundleComponent.from_json(c) for n, c in records.items()}
+            return cls(folder=folder, components=components, **data)
+        except (AttributeError, KeyError, TypeError) as e:
+            raise InputError(
+                f"{folder / BUNDLE_FILE}: damaged, or of another version ({e}): export again"
+            ) from e
 
     @classmethod
     def load(cls, folder: Path) -> "Bundle":
@@ -125,7 +131,7 @@ class BundleWeights:
     def __init__(self, folder: Path, component: BundleComponent) -> None:
         from passes.weights import read_graph, weight_places  # onnx takes 0.1 s to import
 
-        self.file = folder / component.weights
+        self.file = (folder / component.weights).absolute()
         self.key = component.weights_key
         self._places = weight_places(read_graph(folder / component.graph))
         with self.file.open("rb") as file:

@@ -71,7 +71,7 @@ def require_space(folder: Path, needed: int, what: str) -> None:
     if free < needed:
         raise InputError(
             f"{folder}: {what} needs {needed / 1e9:.2f} GB and the disk has {free / 1e9:.2f} GB "
-            "free: make room or choose another folder with -o"
+            "free: make room, or choose a folder on another disk"
         )
 
 

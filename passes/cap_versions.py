@@ -38,5 +38,4 @@ class CapVersionsPass(Pass):
         from onnx import version_converter
 
         converted = version_converter.convert_version(ir.to_proto(model), self._opset)
-        model.graph = ir.from_proto(converted).graph
-        model.opset_imports[""] = self._opset
+        model.graph = ir.from_proto(converted).graph  # brings its opset along

@@ -65,9 +65,20 @@ class FoldTransposeChainPass(Pass):
         if links:
             replacement.name, last.name = last.name, None
         for link in reversed(run):
+            targets = link.inputs[1:]
             graph.remove(link, safe=True)
+            for target in targets:
+                _drop_unused(graph, target)
         self.fire()
         return links
+
+
+def _drop_unused(graph: ir.Graph, target: ir.Value | None) -> None:
+    """Remove the target shape of a Reshape that is gone; runtimes warn of unused constants."""
+    if target is None or not target.name or target.uses() or target.is_graph_output():
+        return
+    if target.is_initializer() and not isinstance(target.const_value, ir.ExternalTensor):
+        del graph.initializers[target.name]
 
 
 def _chains(graph: ir.Graph) -> Iterator[list[ir.Node]]:

@@ -75,23 +75,29 @@ def retype_input(graph: ir.Graph, value: ir.Value, dtype: ir.DataType) -> None:
     """
     old = value.dtype
     assert old is not None
-    for node in [use.node for use in value.uses()]:
-        casts = node.op_type == "Cast" and node.attributes["to"].as_int() == dtype
-        if casts and not node.outputs[0].is_graph_output():
-            assert node.graph is not None
-            node.outputs[0].replace_all_uses_with(value)
-            node.graph.remove(node, safe=True)
-    if list(value.uses()):
+    uses = list(value.uses())
+    casts = [node for node, _ in uses if _is_inner_cast(node, dtype)]
+    others = [(node, index) for node, index in uses if node not in casts]
+    if others:
         widened = ir.Value(
             name=_free_name(graph, f"{value.name}_cast"),
             shape=value.shape,
             type=ir.TensorType(old),
         )
         cast = ir.Node("", "Cast", [value], [ir.AttrInt64("to", old)], outputs=[widened])
-        value.replace_all_uses_with(widened)
-        cast.replace_input_with(0, value)
         graph.insert_before(graph[0], cast)
+        for node, index in others:
+            node.replace_input_with(index, widened)
+    for node in casts:
+        assert node.graph is not None
+        node.outputs[0].replace_all_uses_with(value)
+        node.graph.remove(node, safe=True)
     value.dtype = dtype
+
+
+def _is_inner_cast(node: ir.Node, dtype: ir.DataType) -> bool:
+    casts = node.op_type == "Cast" and node.attributes["to"].as_int() == dtype
+    return casts and not node.outputs[0].is_graph_output()
 
 
 def _free_name(graph: ir.Graph, name: str) -> str:

@@ -64,11 +64,9 @@ def hidden_weights(model: ir.Model) -> Iterator[dict[str, ir.Value]]:
     weights = weights_of(model)
     tensors = {name: value.const_value for name, value in weights.items()}
     for name, value in weights.items():
-        assert value.dtype is not None
-        dtype, shape = value.dtype, value.shape
+        assert value.dtype is not None  # an input without a type is no input
         model.graph.initializers.pop(name)
         value.const_value = None
-        value.dtype, value.shape = dtype, shape
         model.graph.inputs.append(value)
     try:
         yield weights

@@ -14,6 +14,7 @@ from sdconv.inspect import inspect
 from sdconv.original_flags import translate
 from sdconv.targets import targets
 from sdconv.toolchain import app as toolchain_app
+from sdconv.ui import ui
 from sdconv.validate import validate
 
 INTERRUPTED = 130
@@ -31,6 +32,7 @@ app.command("export")(export)
 app.command("compile")(compile_)
 app.command("validate")(validate)
 app.command("targets")(targets)
+app.command("ui")(ui)
 app.add_typer(toolchain_app, name="toolchain")
 
 

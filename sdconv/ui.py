@@ -9,7 +9,7 @@ import typer
 def ui(
     host: Annotated[
         str, typer.Option(help="Address to listen on; 127.0.0.1 keeps it on this machine.")
-    ] = "0.0.0.0",  # noqa: S104  (as gradio_app.py, which cannot be imported without gradio)
+    ] = "0.0.0.0",  # noqa: S104  (a container serves it to its host)
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 7860,
     root: Annotated[
         Path, typer.Option(help="Folder of the checkpoints to choose from, and of all jobs.")

@@ -2,7 +2,7 @@
 
 import importlib.metadata
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from converter.architecture import Architecture
@@ -66,6 +66,7 @@ def compile_bundle(request: CompileRequest, progress: Progress = silent) -> Mani
     bundle = Bundle.load(request.bundle)
     target = get_target(request.target)
     jobs = _jobs(request, bundle, target)
+    before = _earlier(request, bundle)
     target.check_ready()
     _say_profile(bundle, target, progress)
     artifacts: list[Artifact] = []
@@ -78,7 +79,7 @@ def compile_bundle(request: CompileRequest, progress: Progress = silent) -> Mani
         progress(Event(stage, 0.0))
         artifacts += target.bind(skeletons, weights, request.output)
         progress(Event(stage, 1.0))
-    manifest = _manifest(request, bundle, target, artifacts)
+    manifest = _manifest(request, bundle, target, artifacts, before)
     manifest.save()
     return manifest
 
@@ -124,7 +125,7 @@ def _component_jobs(
     for size in request.sizes if component.interface.has_size else (None,):
         yield CompileJob(
             component=component.name,
-            graph=bundle.folder / component.graph,
+            graph=(bundle.folder / component.graph).absolute(),
             graph_sha256=component.graph_sha256,
             input_shapes=tuple(component.interface.input_shapes(batch, size).items()),
             size=size,
@@ -143,15 +144,26 @@ def _say_profile(bundle: Bundle, target: Target, progress: Progress) -> None:
         progress(Event("profile", 1.0, note))
 
 
+def _earlier(request: CompileRequest, bundle: Bundle) -> Manifest | None:
+    """What an earlier run left in the output folder, read before any work is done."""
+    if not (request.output / MANIFEST_FILE).exists():
+        return None
+    before = Manifest.load(request.output)
+    return replace(before, artifacts=[a for a in before.artifacts if _is_of(a, bundle)])
+
+
 def _manifest(
-    request: CompileRequest, bundle: Bundle, target: Target, artifacts: list[Artifact]
+    request: CompileRequest,
+    bundle: Bundle,
+    target: Target,
+    artifacts: list[Artifact],
+    before: Manifest | None,
 ) -> Manifest:
     versions = {p: importlib.metadata.version(p) for p in ("sdconv", "onnx", "onnxruntime")}
     commands: dict[str, Sequence[str]] = {target.name: request.command()}
     kept: list[Artifact] = []
-    if (request.output / MANIFEST_FILE).exists():
-        before = Manifest.load(request.output)
-        kept = [a for a in before.artifacts if a.target != target.name and _is_of(a, bundle)]
+    if before is not None:
+        kept = [a for a in before.artifacts if a.target != target.name]
         names = {a.target for a in kept}
         commands = {**{n: c for n, c in before.commands.items() if n in names}, **commands}
         versions = {**before.versions, **versions}

@@ -59,14 +59,20 @@ class Manifest:
                 f"{folder / MANIFEST_FILE}: schema {data.get('schema')!r} is not known here: "
                 "compile again with this version"
             )
-        manifest = cls(
-            folder=folder,
-            bundle=Path(data["bundle"]),
-            interfaces={n: Interface.from_json(i) for n, i in data["interfaces"].items()},
-            artifacts=[artifact_from_json(a) for a in data["artifacts"]],
-            commands=data["commands"],
-            versions=data["versions"],
-        )
+        try:
+            manifest = cls(
+                folder=folder,
+                bundle=Path(data["bundle"]),
+                interfaces={n: Interface.from_json(i) for n, i in data["interfaces"].items()},
+                artifacts=[artifact_from_json(a) for a in data["artifacts"]],
+                commands=data["commands"],
+                versions=data["versions"],
+            )
+        except (AttributeError, KeyError, TypeError) as e:
+            raise InputError(
+                f"{folder / MANIFEST_FILE}: damaged, or of another version ({e}): delete it and "
+                "compile again"
+            ) from e
         for artifact in manifest.artifacts:
             for name in (artifact.path, *artifact.files):
                 if not (folder / name).is_file():

@@ -39,6 +39,8 @@ class ChildFailedError(RuntimeError):
 
 def telling_line(log: str) -> str:
     """The last line of a log that says something: no traceback frames, no repeated commands."""
+    # What a dying Python says of its own destructors comes last and explains nothing.
+    log = log.partition("Exception ignored in")[0] or log
     lines = [line for line in log.splitlines() if line.strip()]
     telling = [line for line in lines if not _NOISE.match(line)]
     return (telling or lines or ["it printed nothing"])[-1].strip()

@@ -32,6 +32,10 @@ class Figures:
     scatter: Scatter | None
 
 
+LISTED = 8
+"""Entries of a list that are shown; of longer ones, only the count."""
+
+
 def render_html(report: Report) -> str:
     """Return the whole page. Reads the arrays of every worst case, one artifact at a time."""
     environment = Environment(
@@ -79,13 +83,14 @@ def thresholds(results: Sequence[Result]) -> list[tuple[str, Threshold]]:
 
 
 def plain_rows(record: Mapping[str, object]) -> list[tuple[str, str]]:
-    """Name and value of a record's entries; of a list, how many it holds."""
+    """Name and value of a record's entries; of a long list, how many it holds."""
     rows: list[tuple[str, str]] = []
     for name, value in record.items():
         if isinstance(value, Mapping):
             rows += [(f"{name} {inner}", text) for inner, text in plain_rows(value)]
         elif isinstance(value, Sequence) and not isinstance(value, str):
-            rows.append((name, f"{len(value)}"))
+            listed = ", ".join(map(str, value)) or "none"
+            rows.append((name, listed if len(value) <= LISTED else f"{len(value)} in all"))
         else:
             rows.append((name, str(value)))
     return rows

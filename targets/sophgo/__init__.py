@@ -1,0 +1,1 @@
+"""Sophgo chips through tpu-mlir: its environment, compilation, files of stages, the emulator."""

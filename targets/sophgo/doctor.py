@@ -1,0 +1,132 @@
+"""Proof that tpu-mlir works here: a network small enough to check by hand, compiled and run."""
+
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+
+from converter.progress import Event, Progress, silent
+from converter.weights import Array
+from targets.base import CompileJob, ToolchainError
+from targets.sophgo.chips import CHIPS, Chip
+from targets.sophgo.compilation import BMODEL_FILE, compile_graph
+from targets.sophgo.emulator import EmulatorRunner
+from targets.sophgo.graphs import PortAt, StaticGraph
+from targets.sophgo.record import StageRecord
+from targets.sophgo.toolchain import TpuMlir
+from targets.toolchains import Proof
+
+MICRO_GRAPH = """
+<ir_version: 8, opset_import: ["": 18]>
+micro (float[1, 4, 8, 8] picture) => (float[1, 8, 16] product)
+<float[8, 4, 3, 3] kernel, float[8] bias, float[64, 16] matrix>
+{
+    convolved = Conv <pads = [1, 1, 1, 1]> (picture, kernel, bias)
+    rows = Constant <value = int64[3] {1, 8, 64}> ()
+    flat = Reshape (convolved, rows)
+    product = MatMul (flat, matrix)
+}
+"""
+"""A convolution and a matrix product: both engines of the chip, and a reshape between."""
+
+TOLERANCES = {
+    "f32": 1e-5,  # another order of summation, nothing else
+    "f16": 5e-3,  # 11 bits of mantissa at input, weights and two outputs: 4 x 2**-11 at most
+}
+"""Largest relative error (2-norm) of the answer, per precision."""
+
+
+def prove(toolchain: TpuMlir, progress: Progress) -> list[Proof]:
+    """Start the programs, then compile and run the micro network per chip and precision."""
+    stage = f"check {toolchain.name} {toolchain.version}"
+    progress(Event(stage, 0.0))
+    proofs = list(_started_programs(toolchain))
+    if not all(proof.works for proof in proofs):
+        return proofs  # nothing can be compiled with a program that does not start
+    trials = [(chip, precision) for chip in CHIPS.values() for precision in TOLERANCES]
+    for done, (chip, precision) in enumerate(trials, start=1):
+        proofs.append(_try(toolchain, chip, precision))
+        progress(Event(stage, done / len(trials)))
+    return proofs
+
+
+def _started_programs(toolchain: TpuMlir) -> Iterator[Proof]:
+    for name, argument in (("tpuc-opt", "--version"), ("model_tool", "")):
+        argv = [str(toolchain.program(name)), *([argument] if argument else [])]
+        try:
+            run = subprocess.run(
+                argv,
+                env=toolchain.env(),
+                capture_output=True,
+                text=True,
+                timeout=60,
+                check=False,  # model_tool's help ends with 255: a crash is a negative code
+            )
+        except (OSError, subprocess.TimeoutExpired) as e:
+            yield Proof(name, works=False, detail=str(e))
+            continue
+        said = run.stderr.strip().splitlines() or ["it prints nothing"]
+        crashed = run.returncode < 0
+        yield Proof(name, works=not crashed, detail=said[-1] if crashed else "starts")
+
+
+def _try(toolchain: TpuMlir, chip: Chip, precision: str) -> Proof:
+    what = f"convolution and matrix product on the {chip.name} emulator, {precision}"
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        graph, weights, expected, picture = _micro_model(folder)
+        job = CompileJob("micro", graph.path, graph.sha256, (), None, 1, precision)
+        try:
+            compile_graph(toolchain, chip, job, graph, weights, folder, silent)
+            record = StageRecord.load(folder)
+            with EmulatorRunner(toolchain, chip, folder / BMODEL_FILE, record) as runner:
+                answer = runner.infer({"picture": picture})["product"]
+        except ToolchainError as e:
+            return Proof(what, works=False, detail=str(e))
+    error = float(np.linalg.norm(answer - expected) / np.linalg.norm(expected))
+    limit = TOLERANCES[precision]
+    return Proof(what, works=error <= limit, detail=f"relative error {error:.1e} (limit {limit:g})")
+
+
+def _micro_model(folder: Path) -> tuple[StaticGraph, Path, Array, Array]:
+    """Write the graph and its weights file; returns them with the exact answer and its input."""
+    import onnx
+
+    rng = np.random.default_rng(0)
+    values = {
+        "kernel": rng.standard_normal((8, 4, 3, 3)).astype(np.float32),
+        "bias": rng.standard_normal(8).astype(np.float32),
+        "matrix": rng.standard_normal((64, 16)).astype(np.float32),
+    }
+    picture = rng.standard_normal((1, 4, 8, 8)).astype(np.float32)
+    model = onnx.parser.parse_model(MICRO_GRAPH)
+    del model.graph.initializer[:]
+    offset = 0
+    for name, array in values.items():
+        tensor = model.graph.initializer.add(name=name, dims=array.shape, data_type=1)
+        tensor.data_location = onnx.TensorProto.EXTERNAL
+        for key, entry in (("location", "w"), ("offset", offset), ("length", array.nbytes)):
+            tensor.external_data.add(key=key, value=str(entry))
+        offset += array.nbytes
+    content = model.SerializeToString()
+    (folder / "micro.onnx").write_bytes(content)
+    (folder / "w").write_bytes(b"".join(array.tobytes() for array in values.values()))
+    graph = StaticGraph(
+        folder / "micro.onnx",
+        sha256(content).hexdigest(),
+        (PortAt("picture", "float32", (1, 4, 8, 8)),),
+        (PortAt("product", "float32", (1, 8, 16)),),
+    )
+    return graph, folder / "w", _answer(picture, **values), picture
+
+
+def _answer(picture: Array, kernel: Array, bias: Array, matrix: Array) -> Array:
+    """The micro network in numpy, in double precision."""
+    padded = np.pad(picture.astype(np.float64)[0], ((0, 0), (1, 1), (1, 1)))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(1, 2))
+    convolved = np.einsum("chwij,ocij->ohw", windows, kernel) + bias[:, None, None]
+    product: Array = convolved.reshape(1, 8, 64) @ matrix
+    return product

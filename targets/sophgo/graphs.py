@@ -1,0 +1,94 @@
+"""The bundle's graph at one size, as the importer wants it: weightless, made once, remembered."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from converter.cache import Cache
+from targets.base import CompileJob
+
+
+@dataclass(frozen=True)
+class PortAt:
+    """A tensor at the edge of a compiled network. `dtype` is a numpy name."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> "PortAt":
+        """Read what `dataclasses.asdict` wrote."""
+        return cls(data["name"], data["dtype"], tuple(data["shape"]))
+
+
+@dataclass(frozen=True)
+class StaticGraph:
+    """An ONNX graph of fixed shapes, its content hash, and its ports in the consumer's order."""
+
+    path: Path
+    sha256: str
+    inputs: tuple[PortAt, ...]
+    outputs: tuple[PortAt, ...]
+
+
+def static_graph(job: CompileJob) -> StaticGraph:
+    """Run the Sophgo pipeline on the job's graph, unless that was done before."""
+    made = Cache("graphs").make(
+        f"{job.label} for tpu-mlir",
+        {
+            "graph": job.graph_sha256,
+            "input shapes": json.dumps(job.input_shapes),
+            "passes": _passes_fingerprint(),
+        },
+        lambda folder: _build(job, folder),
+    )
+    ports = json.loads((made.path / "ports.json").read_text())
+    return StaticGraph(
+        path=made.path / "model.onnx",
+        sha256=ports["sha256"],
+        inputs=tuple(map(PortAt.from_json, ports["inputs"])),
+        outputs=tuple(map(PortAt.from_json, ports["outputs"])),
+    )
+
+
+def _build(job: CompileJob, folder: Path) -> None:
+    import onnx_ir as ir
+
+    from passes import pipelines
+    from passes.weights import read_graph
+
+    shapes = dict(job.input_shapes)
+    model = pipelines.sophgo(shapes).run(read_graph(job.graph)).model
+    content = ir.to_proto(model).SerializeToString(deterministic=True)
+    (folder / "model.onnx").write_bytes(content)
+    by_name = {value.name: value for value in model.graph.inputs}
+    ports = {
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "inputs": [asdict(_port(by_name[name])) for name in shapes],
+        "outputs": [asdict(_port(value)) for value in model.graph.outputs],
+    }
+    if list(by_name) != list(shapes):
+        raise ValueError(f"{job.label}: inputs {list(by_name)} are not in the order {list(shapes)}")
+    (folder / "ports.json").write_text(json.dumps(ports, indent=1))
+
+
+def _port(value: Any) -> PortAt:
+    return PortAt(value.name, value.dtype.numpy().name, tuple(value.shape.numpy()))
+
+
+@cache
+def _passes_fingerprint() -> str:
+    """Hash of the passes' own source and of the libraries that do the work for them."""
+    import passes
+
+    digest = hashlib.sha256()
+    for source in sorted(Path(passes.__file__).parent.glob("*.py")):
+        digest.update(source.read_bytes())
+    for library in ("onnx", "onnx-ir", "onnxruntime"):
+        digest.update(metadata.version(library).encode())
+    return digest.hexdigest()

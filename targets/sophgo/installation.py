@@ -1,0 +1,202 @@
+"""Building the tpu-mlir environment: install the pins, mend three things, check, rename.
+
+The package needs mending because (1) it carries its own glibc, (2) imports torch for one
+expression, and (3) ships tools without the executable bit; see `mend` for each.
+"""
+
+import ast
+import datetime as dt
+import json
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from importlib import metadata
+from pathlib import Path
+
+from converter.folders import cache_folder
+from converter.progress import Event, Progress
+from targets.base import ToolchainError
+from targets.processes import ChildFailedError, run_logged
+from targets.sophgo.toolchain import GLIBC_FILES, RECORD_FILE, TpuMlir
+from targets.toolchains import build_environment, find_python
+
+PINS = Path(__file__).with_name("pins.txt")
+EXPECTED_DOWNLOADS = 65
+"""Packages that pip collects: only the progress bar depends on it."""
+
+OLDEST_GLIBC = (2, 34)
+"""The newest symbol version that the package's binaries ask for."""
+
+ONNX_OPT_REPAIRS = (
+    ("import torch\n", ""),
+    ("torch.tensor(inputs[name]).numpy()", "np.asarray(inputs[name])"),
+)
+"""The only two mentions of torch in the code of `transform/OnnxOpt.py` 1.30.2: 2 GB of torch would
+be installed to turn an array into an array. A stand-in module named torch does not work, since
+transformers, imported beside it, takes it for the real one."""
+
+
+def install(toolchain: TpuMlir, progress: Progress) -> None:
+    """Build under a temporary name, check it, rename. Raises ToolchainError."""
+    check_machine()
+    stage = f"install {toolchain.name} {toolchain.version}"
+    progress(Event(stage, 0.0))
+    python = find_python(toolchain.python_version)
+    toolchain.folder.parent.mkdir(parents=True, exist_ok=True)
+    log = _new_log(toolchain)
+    work = Path(tempfile.mkdtemp(prefix=f".{toolchain.folder.name}-", dir=toolchain.folder.parent))
+    try:
+        _build(python, work, log, stage, progress)
+        built = TpuMlir(work)
+        mend(built)
+        progress(Event(stage, 0.9))
+        check_programs(built, log)
+        _write_record(built, python, toolchain.version)
+        shutil.copyfile(log, work / "install.log")
+        _put_in_place(work, toolchain.folder)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    progress(Event(stage, 1.0, f"installed in {toolchain.folder}"))
+
+
+def check_machine() -> None:
+    """Raise ToolchainError where the vendor's binaries cannot run."""
+    if sys.platform != "linux" or platform.machine() != "x86_64":
+        raise ToolchainError(
+            f"tpu-mlir exists for Linux on x86_64 only, and this is {sys.platform} on "
+            f"{platform.machine()}: compile in a container or on such a machine"
+        )
+    name, version = platform.libc_ver()
+    if name == "glibc" and tuple(map(int, version.split(".")[:2])) < OLDEST_GLIBC:
+        raise ToolchainError(
+            f"tpu-mlir needs glibc {OLDEST_GLIBC[0]}.{OLDEST_GLIBC[1]} or newer and this system "
+            f"has {version}: use Ubuntu 22.04, Debian 12 or newer"
+        )
+
+
+def _new_log(toolchain: TpuMlir) -> Path:
+    """A log that outlives a failed build; the previous attempt's is replaced."""
+    log = cache_folder() / "failures" / f"install-{toolchain.folder.name}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    log.unlink(missing_ok=True)
+    return log
+
+
+def _build(python: Path, work: Path, log: Path, stage: str, progress: Progress) -> None:
+    collected = 0
+
+    def on_line(line: str) -> None:
+        nonlocal collected
+        if line.startswith("Collecting "):
+            collected += 1
+            progress(Event(stage, min(0.6, 0.6 * collected / EXPECTED_DOWNLOADS)))
+        elif line.startswith("Installing collected"):
+            progress(Event(stage, 0.65))
+
+    constraints = ["--constraint", str(PINS)]
+    steps = (
+        [*constraints, "setuptools", "wheel"],
+        [*constraints, "tpu_mlir[onnx]", "psutil"],
+    )
+    build_environment(python, work, steps, log, on_line)
+
+
+def mend(toolchain: TpuMlir) -> None:
+    """Make the installed package usable on this system. Doing it twice changes nothing."""
+    aside = toolchain.folder / "glibc-moved-aside"
+    aside.mkdir(exist_ok=True)
+    for name in GLIBC_FILES:
+        shipped = toolchain.third_party / name
+        if shipped.exists():
+            shipped.replace(aside / name)
+    onnx_opt = toolchain.package / "python" / "transform" / "OnnxOpt.py"
+    onnx_opt.write_text(without_torch(onnx_opt.read_text(), onnx_opt))
+    for tool in (toolchain.package / "python" / "tools").glob("*.py"):
+        tool.chmod(tool.stat().st_mode | 0o111)
+
+
+def without_torch(source: str, path: Path) -> str:
+    """`source` with the repairs of ONNX_OPT_REPAIRS; raises ToolchainError for an unknown text."""
+    if not _names_torch(source):
+        return source
+    repaired = source
+    for old, new in ONNX_OPT_REPAIRS:
+        if repaired.count(old) != 1:
+            raise ToolchainError(
+                f"{path}: {old.strip()!r} was expected once and is there {repaired.count(old)} "
+                "times: this is not the tpu-mlir 1.30.2 that sdconv knows how to mend"
+            )
+        repaired = repaired.replace(old, new)
+    if _names_torch(repaired):
+        raise ToolchainError(
+            f"{path}: still uses torch after mending: this is not the tpu-mlir 1.30.2 that "
+            "sdconv knows how to mend"
+        )
+    return repaired
+
+
+def _names_torch(source: str) -> bool:
+    return any(
+        (isinstance(node, ast.Name) and node.id == "torch")
+        or (isinstance(node, ast.Import) and any(a.name == "torch" for a in node.names))
+        for node in ast.walk(ast.parse(source))
+    )
+
+
+def check_programs(toolchain: TpuMlir, log: Path) -> None:
+    """Start each kind of program once; raises ToolchainError with its last words."""
+    imports = "import pymlir, transform.OnnxConverter; print(pymlir.__version__)"
+    commands: tuple[list[str | Path], ...] = (
+        [toolchain.program("tpuc-opt"), "--version"],
+        [toolchain.python, "-c", imports],
+    )
+    for argv in commands:
+        try:
+            run_logged(argv, log, env=toolchain.env())
+        except ChildFailedError as e:
+            raise ToolchainError(
+                f"the installed tpu-mlir does not start: {e}; full log: {log}"
+            ) from e
+
+
+def _write_record(toolchain: TpuMlir, python: Path, version: str) -> None:
+    freeze = subprocess.run(
+        [toolchain.python, "-m", "pip", "--disable-pip-version-check", "freeze", "--all"],
+        env=toolchain.env(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    record = {
+        "schema": 1,
+        "name": toolchain.name,
+        "version": version,
+        "python": str(python),
+        "sdconv": metadata.version("sdconv") if _is_installed("sdconv") else "source tree",
+        "glibc": " ".join(platform.libc_ver()),
+        "built": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        "packages": freeze.stdout.split(),
+    }
+    (toolchain.folder / RECORD_FILE).write_text(json.dumps(record, indent=1) + "\n")
+
+
+def _is_installed(distribution: str) -> bool:
+    try:
+        metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _put_in_place(work: Path, final: Path) -> None:
+    """Rename; an older environment is moved aside first and removed last."""
+    work.chmod(0o755)  # mkdtemp's folders are private; an installation may be shared
+    old = Path(tempfile.mkdtemp(prefix=f".{final.name}-old-", dir=final.parent))
+    try:
+        if final.exists():
+            final.rename(old / final.name)
+        work.rename(final)
+    finally:
+        shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,109 @@
+"""Real bmodels on the vendor's chip emulator against torch: the whole way, at two sizes."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from converter.bundle import Bundle
+from converter.modules import load_module
+from converter.sizes import Size
+from converter.weights import Array
+from sdconv.main import run
+from targets.base import Artifact, Runner
+from targets.compile import CompileRequest, compile_bundle
+from targets.sophgo.target import SophgoTarget
+from targets.sophgo.toolchain import TpuMlir
+
+pytestmark = pytest.mark.slow
+
+SIZES = (Size(64, 64), Size(128, 64))
+
+LIMITS = {
+    # Relative error (2-norm). f32 differs in the order of summation only; half precision rounds
+    # every tensor of some hundred layers to 11 bits (f16) or 8 bits (bf16), errors adding like a
+    # random walk. Measured with random weights: 1.6e-6, 3e-3, 2.6e-2.
+    "f32": 1e-5,
+    "f16": 1e-2,
+    "bf16": 6e-2,
+}
+
+
+def inputs_of(bundle: Bundle, artifact: Artifact) -> dict[str, Array]:
+    rng = np.random.default_rng(7)
+    inputs: dict[str, Array] = {}
+    for port in bundle.components[artifact.component].interface.inputs:
+        shape = port.at(artifact.batch, artifact.size)
+        if port.name == "timestep":
+            inputs[port.name] = np.full(shape, 301, port.dtype)
+        elif port.dtype.startswith("int"):
+            inputs[port.name] = rng.integers(0, 49407, shape).astype(port.dtype)
+        else:
+            inputs[port.name] = rng.standard_normal(shape).astype(port.dtype)
+    return inputs
+
+
+def relative_error(bundle: Bundle, artifact: Artifact, runner: Runner) -> float:
+    inputs = inputs_of(bundle, artifact)
+    (output,) = runner.infer(inputs).values()
+    with torch.inference_mode():
+        module = load_module(bundle, artifact.component)
+        expected = module(*(torch.from_numpy(value) for value in inputs.values()))
+    expected = expected[0] if isinstance(expected, tuple) else expected
+    assert output.shape == tuple(expected.shape)
+    difference = np.linalg.norm(output - expected.numpy())
+    return float(difference / np.linalg.norm(expected.numpy()))
+
+
+def test_the_doctor_finds_the_toolchain_well(
+    tpu_mlir: TpuMlir, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["toolchain", "doctor", "tpu-mlir"]) == 0
+    assert capsys.readouterr().out.count("relative error") == 2
+
+
+def test_both_sizes_of_a_unet_compute_what_torch_computes(
+    tpu_mlir: TpuMlir, small_bundle: Bundle, tmp_path: Path
+) -> None:
+    request = CompileRequest(small_bundle.folder, "bm1684x", SIZES, tmp_path, components=("unet",))
+    artifacts = compile_bundle(request).artifacts
+    assert len({artifact.path for artifact in artifacts}) == 1
+    target = SophgoTarget()
+    for artifact in artifacts:
+        assert artifact.predicted_ms is not None
+        estimate = target.run_seconds(artifact, tmp_path)
+        assert estimate is not None
+        assert estimate > 1
+        with target.open(artifact, tmp_path) as runner:
+            assert relative_error(small_bundle, artifact, runner) < LIMITS["f16"]
+
+
+def test_text_encoder_and_autoencoder(
+    tpu_mlir: TpuMlir, small_bundle: Bundle, tmp_path: Path
+) -> None:
+    request = CompileRequest(
+        small_bundle.folder, "bm1684x", (Size(128, 64),), tmp_path,
+        components=("text_encoder", "vae_encoder", "vae_decoder"),
+    )  # fmt: skip
+    for artifact in compile_bundle(request).artifacts:
+        with SophgoTarget().open(artifact, tmp_path) as runner:
+            error = relative_error(small_bundle, artifact, runner)
+            assert error < LIMITS[artifact.precision], artifact.component
+
+
+def test_a_runner_answers_more_than_once_and_refuses_a_wrong_shape(
+    tpu_mlir: TpuMlir, small_bundle: Bundle, tmp_path: Path
+) -> None:
+    request = CompileRequest(
+        small_bundle.folder, "bm1684x", (Size(64, 64),), tmp_path, components=("text_encoder",)
+    )
+    artifact = compile_bundle(request).artifacts[0]
+    inputs = inputs_of(small_bundle, artifact)
+    with SophgoTarget().open(artifact, tmp_path) as runner:
+        first = runner.infer(inputs)
+        with pytest.raises(ValueError, match="int64"):
+            runner.infer({name: value.astype(np.int64) for name, value in inputs.items()})
+        again = runner.infer(inputs)
+    for name, value in first.items():
+        np.testing.assert_array_equal(value, again[name])

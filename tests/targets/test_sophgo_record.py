@@ -1,0 +1,94 @@
+"""Reading the compiler's reports, and the time that the emulator is expected to take."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from targets.base import ToolchainError
+from targets.sophgo.emulation_time import emulation_seconds
+from targets.sophgo.emulator import check_stage, ordered_inputs
+from targets.sophgo.graphs import PortAt
+from targets.sophgo.record import CycleModel, DeviceMemory, StageRecord
+from tests.targets.conftest import PROFILE
+
+INFO = """\
+net 0: [unet]  static
+stage 0, core num: 1
+device mem size: 17722624 (weight: 15618048, instruct: 1527040, runtime: 577536)
+host mem size: 0 (weight: 0, runtime: 0)
+"""
+
+RECORD = StageRecord(
+    network="unet",
+    inputs=(PortAt("sample", "float32", (1, 4, 8, 8)), PortAt("tokens", "int32", (1, 77))),
+    outputs=(PortAt("noise_pred", "float32", (1, 4, 8, 8)),),
+    precision="f16",
+    cycle_model=CycleModel.parse(PROFILE),
+    device_memory=DeviceMemory.parse(INFO),
+)
+
+
+def test_the_summary_of_a_profile() -> None:
+    model = CycleModel.parse(PROFILE)
+    assert model.runtime_ms == 1.255343
+    assert model.flops == 126177152
+    assert (model.cycles, model.computes, model.moves) == (1255343, 11580, 1452)
+    assert (model.loaded, model.stored) == (15185860, 1245712)
+
+
+def test_parts_of_a_network_add_up() -> None:
+    twice = CycleModel.parse(PROFILE + PROFILE)
+    assert twice.runtime_ms == pytest.approx(2 * 1.255343)
+    assert twice.loaded == 2 * 15185860
+
+
+def test_a_report_without_a_summary_is_refused() -> None:
+    with pytest.raises(ValueError, match="no summary"):
+        CycleModel.parse(PROFILE.replace("runtime:", "time:"))
+    with pytest.raises(ValueError, match="no device memory"):
+        DeviceMemory.parse("device mem size: 3")
+
+
+def test_device_memory() -> None:
+    assert DeviceMemory.parse(INFO) == DeviceMemory(15618048, 1527040, 577536)
+
+
+def test_a_record_survives_its_file(tmp_path: Path) -> None:
+    RECORD.save(tmp_path)
+    assert StageRecord.load(tmp_path) == RECORD
+
+
+@pytest.mark.parametrize("precision", ["f32", "f16", "bf16"])
+def test_more_work_takes_the_emulator_longer(precision: str) -> None:
+    def seconds(flops: int, computes: int) -> float:
+        model = replace(RECORD.cycle_model, flops=flops, computes=computes)
+        return emulation_seconds(replace(RECORD, precision=precision, cycle_model=model))
+
+    assert 0 < seconds(10**8, 10**4) < seconds(2 * 10**8, 10**4) < seconds(2 * 10**8, 2 * 10**4)
+
+
+def test_inputs_are_ordered_by_port_and_checked() -> None:
+    sample, tokens = np.zeros((1, 4, 8, 8), np.float32), np.zeros((1, 77), np.int32)
+    ordered = ordered_inputs({"tokens": tokens, "sample": sample}, RECORD.inputs)
+    assert [array.dtype.name for array in ordered] == ["float32", "int32"]
+    with pytest.raises(ValueError, match=r"tokens: int32 .* expected, int64 .* given"):
+        ordered_inputs({"sample": sample, "tokens": tokens.astype(np.int64)}, RECORD.inputs)
+    with pytest.raises(ValueError, match=r"tokens: .* expected, nothing given; more: nothing"):
+        ordered_inputs({"sample": sample, "more": sample}, RECORD.inputs)
+
+
+def test_a_file_without_the_stage_is_refused(tmp_path: Path) -> None:
+    stage = {
+        "inputs": [
+            {"shape": [1, 4, 8, 8], "dtype": "float32"},
+            {"shape": [1, 77], "dtype": "int32"},
+        ],
+        "outputs": [{"shape": [1, 4, 8, 8], "dtype": "float32"}],
+    }
+    other = {**stage, "outputs": [{"shape": [1, 4, 16, 8], "dtype": "float32"}]}
+    check_stage({"network": "unet", "stages": [other, stage]}, RECORD, tmp_path)
+    for wrong in ({"network": "unet", "stages": [other]}, {"network": "vae", "stages": [stage]}):
+        with pytest.raises(ToolchainError, match="run the same compile again"):
+            check_stage(wrong, RECORD, tmp_path)
