@@ -49,6 +49,7 @@ class SqueezeSingleHeadPass(Pass):
         assert output.shape is not None
         restored = build.reshaped(result, output.shape.numpy())
         ir.convenience.replace_all_uses_with(output, restored, replace_graph_outputs=True)
+        restored.name, output.name = output.name, None
         factors = (*scores.inputs, attended.inputs[1])
         for node in (attended, softmax, scores):
             graph.remove(node, safe=True)

@@ -52,6 +52,7 @@ def test_a_target_for_sophgo_gets_small_integers_and_old_versions_too() -> None:
     result = pipelines.sophgo(SHAPES).run(parse(KEYS, NEWER))
     assert result.reports == (
         PassReport("specialize-size", 1),
+        PassReport("squeeze-single-head", 0),
         PassReport("fold-transpose-chain", 1),
         PassReport("narrow-int64-inputs", 1),
         PassReport("cap-versions", 2),
