@@ -7,12 +7,14 @@ leaves no half entry, and two runs that make the same entry at once both end wit
 
 import hashlib
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from converter.files import orphans
 from converter.folders import cache_folder
 
 
@@ -55,7 +57,10 @@ class Cache:
             return Made(final, key, reused=True, why=f"same {', '.join(inputs)} as before")
         why = self._what_changed(label, inputs)
         self.folder.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=f".{key[:8]}-", dir=self.folder))
+        for orphan in orphans(self.folder, "."):
+            shutil.rmtree(orphan, ignore_errors=True)
+        prefix = f".{os.getpid()}."
+        work = Path(tempfile.mkdtemp(prefix=prefix, suffix=".partial", dir=self.folder))
         try:
             build(work)
             record = {"label": label, "inputs": dict(inputs)}

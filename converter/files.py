@@ -1,5 +1,6 @@
 """Writing files so that a final name never holds half a file, and naming what is in them."""
 
+import glob
 import hashlib
 import json
 import os
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import blake3
+import psutil
 
 from converter.errors import InputError
 from converter.folders import cache_folder
@@ -22,7 +24,10 @@ HASHES: dict[str, Any] = {"sha256": hashlib.sha256, "blake3": blake3.blake3}
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it there on success, remove it on failure."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
+    for orphan in orphans(path.parent, f".{path.name}."):
+        orphan.unlink(missing_ok=True)
+    prefix = f".{path.name}.{os.getpid()}."
+    handle, name = tempfile.mkstemp(prefix=prefix, suffix=".partial", dir=path.parent)
     os.close(handle)
     work = Path(name)
     try:
@@ -33,6 +38,16 @@ def replacing(path: Path) -> Iterator[Path]:
         work.replace(path)
     finally:
         work.unlink(missing_ok=True)
+
+
+def orphans(folder: Path, prefix: str) -> list[Path]:
+    """Temporary files and folders that a killed process left: ``<prefix><its id>.*.partial``."""
+    found = []
+    for path in folder.glob(f"{glob.escape(prefix)}*.partial"):
+        process = path.name.removeprefix(prefix).partition(".")[0]
+        if process.isdigit() and not psutil.pid_exists(int(process)):
+            found.append(path)
+    return found
 
 
 def write_json(path: Path, data: object) -> None:

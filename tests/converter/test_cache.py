@@ -1,5 +1,7 @@
 """The content-addressed store: same inputs, same entry; a reason every time; never a half entry."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -34,6 +36,16 @@ def test_a_rebuild_says_what_changed_since_the_closest_entry(tmp_path: Path) -> 
     cache.make("b", {"graph": "2", "chip": "y", "version": "2"}, writes("3"))
     made = cache.make("a", {"graph": "2", "chip": "y", "version": "1"}, writes("4"))
     assert made.why == "made again: chip changed"
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path: Path) -> None:
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    child.wait()
+    left = tmp_path / "things" / f".{child.pid}.abc.partial"
+    left.mkdir(parents=True)
+    (left / "half").touch()
+    Cache("things", tmp_path).make("a", {"graph": "1"}, writes("whole"))
+    assert not left.exists()
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])

@@ -2,6 +2,8 @@
 
 import hashlib
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import blake3
@@ -21,6 +23,21 @@ def test_a_file_is_replaced_only_on_success(tmp_path: Path) -> None:
         raise RuntimeError
     assert path.read_text() == "first"
     assert [p.name for p in path.parent.iterdir()] == ["file"]
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path: Path) -> None:
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    child.wait()
+    left = tmp_path / f".file.{child.pid}.abc.partial"
+    running = tmp_path / f".file.{os.getppid()}.abc.partial"
+    others = tmp_path / ".file.notes.partial"
+    for path in (left, running, others):
+        path.touch()
+    with replacing(tmp_path / "file") as work:
+        work.touch()
+    assert not left.exists()
+    assert running.exists()
+    assert others.exists()
 
 
 def test_a_new_file_has_the_usual_permissions(tmp_path: Path) -> None:

@@ -92,7 +92,7 @@ def test_no_pipeline_reads_a_weight(pipeline: Pipeline) -> None:
 def test_a_pipeline_run_twice_changes_nothing(build: Build) -> None:
     model = build(SHAPES).run(parse(KEYS)).model
     before = to_bytes(model)
-    assert [report.fired for report in build(SHAPES).run(model).reports][:2] == [0, 0]
+    assert not any(report.fired for report in build(SHAPES).run(model).reports)
     assert to_bytes(model) == before
 
 
