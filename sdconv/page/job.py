@@ -65,7 +65,10 @@ class Job:
 
     def commands(self) -> list[str]:
         """The command lines that do the same; `sdconv compile` validates what it made."""
-        return [shlex.join(words) for words in (_export_words(self), _compile_words(self))]
+        compiling = self.compile.command()
+        if self.validate.emulator_budget != EMULATOR_BUDGET:
+            compiling += ["--emulator-budget", f"{self.validate.emulator_budget / 60:g}"]
+        return [shlex.join(words) for words in (self.export.command(), compiling)]
 
 
 @dataclass(frozen=True)
@@ -164,23 +167,3 @@ def pack(job: Job) -> Path:
         for name, path in files.items():
             archive.write(path, name)
     return packed
-
-
-def _export_words(job: Job) -> list[str]:
-    request = job.export
-    words = ["sdconv", "export", "-u", str(request.checkpoint)]
-    for adapter in request.adapters:
-        words += ["-l", f"{adapter.path}:{adapter.scale}"]
-    words += ["--profile", request.profile, "-b", str(request.batch), "-o", str(request.output)]
-    return [*words, "--allow-unused"] if request.allow_unused else words
-
-
-def _compile_words(job: Job) -> list[str]:
-    request = job.compile
-    words = ["sdconv", "compile", "-n", str(request.bundle), "--target", request.target]
-    words += ["--sizes", ",".join(map(str, request.sizes)), "-o", str(request.output)]
-    if request.precision:
-        words += ["--precision", ",".join(f"{c}={p}" for c, p in request.precision.items())]
-    if job.validate.emulator_budget != EMULATOR_BUDGET:
-        words += ["--emulator-budget", f"{job.validate.emulator_budget / 60:g}"]
-    return words
