@@ -11,8 +11,9 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 PYTHON = [sys.executable, "-m"]
@@ -56,43 +57,38 @@ def main() -> None:
     if not checkpoint.exists():
         measure("make", [*PYTHON, "examples.random_checkpoint", checkpoint, "--full"])
     print("| step | wall s | CPU s | peak GB |\n|---|---|---|---|")
-    for row in (*_export_rows(folder, checkpoint), *_compile_rows(folder, sophgo=options.sophgo)):
+    rows = chain(_export_rows(folder, checkpoint), _compile_rows(folder, sophgo=options.sophgo))
+    for row in rows:
         print(f"| {row.what} | {row.wall:.1f} | {row.cpu:.1f} | {row.peak:.2f} |", flush=True)
 
 
-def _export_rows(folder: Path, checkpoint: Path) -> list[Measured]:
+def _export_rows(folder: Path, checkpoint: Path) -> Iterator[Measured]:
     copy, bundle, ordinary = folder / "copy.data", folder / "bundle", folder / "ordinary.onnx"
     shutil.rmtree(bundle, ignore_errors=True)
-    rows = [
-        measure("inspect", [*SDCONV, "inspect", checkpoint]),
-        measure("plain read, cast, write", [*PYTHON, "benchmarks.plain_copy", checkpoint, copy]),
-    ]
+    yield measure("inspect", [*SDCONV, "inspect", checkpoint])
+    command = [*PYTHON, "benchmarks.plain_copy", checkpoint, copy]
+    yield measure("plain read, cast, write", command)
     copy.unlink()
-    rows.append(
-        measure("export, all components", [*SDCONV, "export", "-u", checkpoint, "-o", bundle])
-    )
-    rows.append(measure("export again", [*SDCONV, "export", "-u", checkpoint, "-o", bundle]))
+    export = [*SDCONV, "export", "-u", checkpoint, "-o", bundle]
+    yield measure("export, all components", export)
+    yield measure("export again", export)
     command = [*PYTHON, "benchmarks.ordinary_export", checkpoint, ordinary]
-    rows.append(measure("ordinary way, UNet alone", command))
+    yield measure("ordinary way, UNet alone", command)
     for file in folder.glob("ordinary.onnx*"):
         file.unlink()
-    return rows
 
 
-def _compile_rows(folder: Path, *, sophgo: bool) -> list[Measured]:
+def _compile_rows(folder: Path, *, sophgo: bool) -> Iterator[Measured]:
     base = [*SDCONV, "compile", "-n", folder / "bundle", "-o", folder / "artifacts"]
     base += ["--components", "unet", "--no-validate"]
     onnx = [*base, "--target", "onnxruntime", "--sizes"]
-    rows = [
-        measure("compile onnxruntime UNet 512x512", [*onnx, "512x512"]),
-        measure("one more size", [*onnx, "512x512,768x512"]),
-        measure("again, nothing changed", [*onnx, "512x512,768x512"]),
-    ]
+    yield measure("compile onnxruntime UNet 512x512", [*onnx, "512x512"])
+    yield measure("one more size", [*onnx, "512x512,768x512"])
+    yield measure("again, nothing changed", [*onnx, "512x512,768x512"])
     if sophgo:
         chip = [*base, "--target", "bm1684x", "--sizes", "512x512"]
-        rows.append(measure("compile bm1684x UNet F16 512x512", chip))
-        rows.append(measure("again, nothing changed", chip))
-    return rows
+        yield measure("compile bm1684x UNet F16 512x512", chip)
+        yield measure("again, nothing changed", chip)
 
 
 if __name__ == "__main__":
