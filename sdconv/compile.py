@@ -25,6 +25,9 @@ def compile_(
     components: Annotated[
         str | None, typer.Option(help="Compile only these, comma-separated.")
     ] = None,
+    effort: Annotated[
+        str, typer.Option(help="high lets a chip's compiler search minutes longer.")
+    ] = "normal",
     no_validate: Annotated[
         bool, typer.Option("--no-validate", help="Do not judge the artifacts.")
     ] = False,
@@ -45,6 +48,7 @@ def compile_(
         precision=parse_precisions(precision),
         batch=batch,
         components=tuple(components.split(",")) if components else None,
+        effort=effort,
     )
     with progress_bar() as progress:
         manifest = compile_bundle(request, progress)

@@ -20,13 +20,17 @@ class ToolchainError(RuntimeError):
     """A vendor's toolchain is missing or failed: one line, what to do next (exit code 3)."""
 
 
+EFFORTS = ("normal", "high")
+"""How long a compiler may search: high takes minutes more for a program that is a little faster."""
+
+
 @dataclass(frozen=True)
 class CompileJob:
     """One component at one size, batch and precision: the unit of compilation.
 
     `graph` is the bundle's dynamic ONNX graph, `graph_sha256` its content, and `input_shapes`
     what its inputs are to be specialised to, in the consumer's order. `size` is None for a
-    component without a picture size.
+    component without a picture size. `effort` is one of `EFFORTS`.
     """
 
     component: str
@@ -36,6 +40,7 @@ class CompileJob:
     size: Size | None
     batch: int
     precision: str
+    effort: str = "normal"
 
     @property
     def label(self) -> str:

@@ -12,7 +12,7 @@ from converter.errors import InputError
 from converter.profiles import get_profile
 from converter.progress import Event, Progress, silent
 from converter.sizes import Size, check_size
-from targets.base import Artifact, CompileJob, Skeleton, Target
+from targets.base import EFFORTS, Artifact, CompileJob, Skeleton, Target
 from targets.manifest import MANIFEST_FILE, Manifest
 from targets.registry import get_target
 
@@ -31,6 +31,7 @@ class CompileRequest:
     precision: Mapping[str, str] = field(default_factory=dict)
     batch: int | None = None
     components: tuple[str, ...] | None = None
+    effort: str = "normal"
 
     def command(self) -> list[str]:
         """The command line that makes the same request."""
@@ -40,6 +41,8 @@ class CompileRequest:
             words += ["--precision", ",".join(f"{c}={p}" for c, p in self.precision.items())]
         if self.batch is not None:
             words += ["-b", str(self.batch)]
+        if self.effort != "normal":
+            words += ["--effort", self.effort]
         if self.components is not None:
             words += ["--components", ",".join(self.components)]
         return words
@@ -98,6 +101,8 @@ def _jobs(request: CompileRequest, bundle: Bundle, target: Target) -> dict[str, 
                 f"{component}={precision}: target {target.name} has "
                 f"{', '.join(target.precisions)}: choose one of these"
             )
+    if request.effort not in EFFORTS:
+        raise InputError(f"unknown effort {request.effort!r}: choose one of {', '.join(EFFORTS)}")
     architecture = Architecture.from_json(bundle.architecture)
     ports = get_profile(bundle.profile).residual_ports
     multiple = size_multiple(architecture, residual_ports=ports)
@@ -131,6 +136,7 @@ def _component_jobs(
             size=size,
             batch=batch,
             precision=precision,
+            effort=request.effort,
         )
 
 

@@ -28,6 +28,10 @@ SPACE_PER_WEIGHT_BYTE = 4
 """Disk for the intermediate files: the weights twice in float32, then as the target's type."""
 
 
+SEARCH = {"normal": (), "high": ("--shape_secs_search_strategy", "2")}
+"""How the vendor's layer grouping looks for the way to cut tensors, by effort."""
+
+
 @dataclass(frozen=True)
 class Step:
     """One program: its name in a user's words, its arguments, the fraction done after it.
@@ -72,6 +76,7 @@ def steps(toolchain: TpuMlir, chip: Chip, job: CompileJob, weights: Path) -> lis
             [
                 *(toolchain.python, toolchain.script("model_deploy.py"), "--mlir", f"{name}.mlir"),
                 *("--quantize", job.precision.upper(), "--chip", chip.name, "--model", BMODEL_FILE),
+                *SEARCH[job.effort],
             ],
             until=0.95,
             milestones=3,  # lowering, layer grouping, code generation

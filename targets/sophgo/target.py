@@ -67,6 +67,7 @@ class SophgoTarget(Target):
             "graph": graph.sha256,
             "weights": weights.key,
             "precision": job.precision,
+            "effort": job.effort,
             "chip": self._chip.name,
             "batch": str(job.batch),
             "toolchain": f"{self._toolchain.name} {self._toolchain.version}",

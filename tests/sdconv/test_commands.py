@@ -115,6 +115,7 @@ def test_mistakes_are_one_line_and_exit_code_two(
         (["--precision", "controlnet=f16"], "no component 'controlnet'"),
         (["--components", "unet,nope"], "no component 'nope'"),
         (["-b", "0"], "at least 1"),
+        (["--effort", "most"], "normal, high"),
     ],
 )
 def test_compile_refuses_what_cannot_work(
