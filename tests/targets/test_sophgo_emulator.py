@@ -82,8 +82,10 @@ def test_both_sizes_of_a_unet_compute_what_torch_computes(
 def test_text_encoder_and_autoencoder(
     tpu_mlir: TpuMlir, small_bundle: Bundle, tmp_path: Path
 ) -> None:
+    # At 64x64 the autoencoder's one attention head has as many tokens as channels, for which the
+    # compiler makes wrong code unless `SqueezeSingleHeadPass` has run.
     request = CompileRequest(
-        small_bundle.folder, "bm1684x", (Size(128, 64),), tmp_path,
+        small_bundle.folder, "bm1684x", (Size(64, 64),), tmp_path,
         components=("text_encoder", "vae_encoder", "vae_decoder"),
     )  # fmt: skip
     for artifact in compile_bundle(request).artifacts:
