@@ -12,6 +12,7 @@ from passes.narrow_int64_inputs import NarrowInt64InputsPass
 from passes.present_interface import PresentInterfacePass
 from passes.specialize_size import SpecializeSizePass
 from passes.squeeze_single_head import SqueezeSingleHeadPass
+from passes.sum_norms_in_stages import SumNormsInStagesPass
 
 InputShapes = Mapping[str, tuple[int, ...]]
 
@@ -44,7 +45,9 @@ def present(inputs: Sequence[tuple[str, str]], outputs: Mapping[str, str]) -> Pi
 
 def onnxruntime(input_shapes: InputShapes) -> Pipeline:
     """Graph -> one size for ONNX Runtime."""
-    return Pipeline([SpecializeSizePass(input_shapes), FoldTransposeChainPass()])
+    return Pipeline(
+        [SpecializeSizePass(input_shapes), FoldTransposeChainPass(), SumNormsInStagesPass()]
+    )
 
 
 def sophgo(input_shapes: InputShapes) -> Pipeline:

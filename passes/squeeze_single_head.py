@@ -9,6 +9,7 @@ import onnx_ir as ir
 from onnx_ir.passes import PassResult
 
 from passes.base import Pass
+from passes.building import Builder
 
 
 class SqueezeSingleHeadPass(Pass):
@@ -39,12 +40,13 @@ class SqueezeSingleHeadPass(Pass):
     def _rewrite(self, graph: ir.Graph, softmax: ir.Node) -> None:
         scores, attended = _producer(softmax), next(iter(softmax.outputs[0].uses())).node
         assert scores is not None
-        build = _Builder(graph, before=attended)
-        product = build.node(
-            "MatMul", [build.squeezed(scores.inputs[0]), build.squeezed(scores.inputs[1])]
-        )
-        weights = build.node("Softmax", [product], [ir.AttrInt64("axis", -1)])
-        result = build.node("MatMul", [weights, build.squeezed(attended.inputs[1])])
+        build = Builder(graph, before=attended)
+        left, right = (_squeezed(build, factor) for factor in scores.inputs)
+        product = _product(build, left, right)
+        extents = _extents(product)
+        assert extents is not None
+        weights = build.add("Softmax", [product], extents, [ir.AttrInt64("axis", -1)])
+        result = _product(build, weights, _squeezed(build, attended.inputs[1]))
         output = attended.outputs[0]
         assert output.shape is not None
         restored = build.reshaped(result, output.shape.numpy())
@@ -58,58 +60,22 @@ class SqueezeSingleHeadPass(Pass):
         self.fire()
 
 
-class _Builder:
-    """Puts new nodes before one node of a graph, with shapes and types filled in."""
+def _product(build: Builder, left: ir.Value, right: ir.Value) -> ir.Value:
+    first, last = _extents(left), _extents(right)
+    assert first is not None and last is not None
+    return build.add("MatMul", [left, right], (*first[:-1], last[-1]))
 
-    def __init__(self, graph: ir.Graph, before: ir.Node) -> None:
-        self._graph = graph
-        self._before = before
 
-    def node(
-        self, operator: str, inputs: list[ir.Value], attributes: list[ir.Attr] | None = None
-    ) -> ir.Value:
-        """Add a node; its output's shape is what MatMul, Softmax and Mul give."""
-        first, last = _extents(inputs[0]), _extents(inputs[-1])
-        assert first is not None and last is not None
-        extents = (*first[:-1], last[-1]) if operator == "MatMul" else first
-        return self._add(operator, inputs, attributes or [], extents)
-
-    def reshaped(self, value: ir.Value, extents: tuple[int, ...]) -> ir.Value:
-        """Add a Reshape to these extents."""
-        shape = ir.Value(
-            name=None,
-            shape=ir.Shape([len(extents)]),
-            type=ir.TensorType(ir.DataType.INT64),
-            const_value=ir.tensor(list(extents), dtype=ir.DataType.INT64),
-        )
-        shape.name = f"{value.name}_as_{'x'.join(map(str, extents))}"
-        if shape.name in self._graph.initializers:
-            shape = self._graph.initializers[shape.name]
-        else:
-            self._graph.register_initializer(shape)
-        return self._add("Reshape", [value, shape], [], extents)
-
-    def squeezed(self, value: ir.Value | None) -> ir.Value:
-        """Return the value without its second axis; a scaling is done after the Reshape."""
-        assert value is not None
-        extents = _extents(value)
-        assert extents is not None
-        scale = _scaling(value)
-        if scale is not None:
-            return self.node("Mul", [self.squeezed(scale[0]), scale[1]])
-        return self.reshaped(value, (extents[0], *extents[2:]))
-
-    def _add(
-        self,
-        operator: str,
-        inputs: list[ir.Value],
-        attributes: list[ir.Attr],
-        extents: tuple[int, ...],
-    ) -> ir.Value:
-        output = ir.Value(name=None, shape=ir.Shape(extents), type=inputs[0].type)
-        node = ir.Node("", operator, inputs, attributes, outputs=[output])
-        self._graph.insert_before(self._before, node)
-        return output
+def _squeezed(build: Builder, value: ir.Value | None) -> ir.Value:
+    """Return the value without its second axis; a scaling is done after the Reshape."""
+    assert value is not None
+    extents = _extents(value)
+    assert extents is not None
+    flat = (extents[0], *extents[2:])
+    scale = _scaling(value)
+    if scale is None:
+        return build.reshaped(value, flat)
+    return build.add("Mul", [_squeezed(build, scale[0]), scale[1]], flat)
 
 
 def _refusal(softmax: ir.Node) -> str | None:  # noqa: PLR0911  (one return per reason)

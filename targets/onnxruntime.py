@@ -20,7 +20,7 @@ from passes import pipelines
 from passes.weights import read_graph
 from targets.base import Artifact, CompileJob, Runner, Skeleton, Target, ToolchainError
 
-PIPELINE = "onnxruntime 1"
+PIPELINE = "onnxruntime 2"
 """Raise the number whenever the pipeline would make another graph of the same input."""
 
 GRAPH = "graph.onnx"

@@ -1,0 +1,50 @@
+"""New nodes in front of an old one, with the shapes and types that the house's graphs carry."""
+
+from collections.abc import Sequence
+
+import onnx_ir as ir
+
+
+class Builder:
+    """Puts new nodes before one node of a graph."""
+
+    def __init__(self, graph: ir.Graph, before: ir.Node) -> None:
+        self._graph = graph
+        self._before = before
+
+    def add(
+        self,
+        operator: str,
+        inputs: Sequence[ir.Value],
+        extents: Sequence[int],
+        attributes: Sequence[ir.Attr] = (),
+    ) -> ir.Value:
+        """Add a node with one output of this shape, typed like its first input."""
+        output = ir.Value(name=None, shape=ir.Shape(extents), type=inputs[0].type)
+        node = ir.Node("", operator, inputs, attributes, outputs=[output])
+        self._graph.insert_before(self._before, node)
+        return output
+
+    def reshaped(self, value: ir.Value, extents: Sequence[int]) -> ir.Value:
+        """Add a Reshape to these extents."""
+        return self.add("Reshape", [value, self.integers(extents)], extents)
+
+    def integers(self, values: Sequence[int]) -> ir.Value:
+        """Return a constant int64 vector; one for all that ask for the same."""
+        name = f"sdconv_int64_{'_'.join(map(str, values))}"
+        return self._constant(name, ir.tensor(list(values), dtype=ir.DataType.INT64))
+
+    def number(self, value: float) -> ir.Value:
+        """Return a constant float32 scalar; one for all that ask for the same."""
+        return self._constant(f"sdconv_float32_{value}", ir.tensor(value, dtype=ir.DataType.FLOAT))
+
+    def _constant(self, name: str, tensor: ir.TensorProtocol) -> ir.Value:
+        if name not in self._graph.initializers:
+            constant = ir.Value(
+                name=name,
+                shape=ir.Shape(tensor.shape.numpy()),
+                type=ir.TensorType(tensor.dtype),
+                const_value=tensor,
+            )
+            self._graph.register_initializer(constant)
+        return self._graph.initializers[name]
