@@ -3,8 +3,9 @@
 In the text, `float[4,3] W = WEIGHT` declares a weight: an initializer with a place in a file.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import onnx
@@ -13,7 +14,10 @@ import onnx_ir as ir
 import onnxruntime
 
 from converter.weights import Array
+from passes.base import Pass
 from passes.weights import weight_places
+
+P = TypeVar("P", bound=Pass)
 
 WEIGHTS_FILE = "weights.bin"
 HEADER = '<ir_version: 10, opset_import: ["" : 18]>'
@@ -98,6 +102,16 @@ def assert_equal(
 def to_bytes(model: ir.Model) -> bytes:
     content: bytes = ir.to_proto(model).SerializeToString(deterministic=True)
     return content
+
+
+def apply(make: Callable[[], P], model: ir.Model) -> P:
+    """Run a pass on a model, and see to it that a second run finds nothing to do."""
+    one = make()
+    one(model)
+    after = to_bytes(model)
+    assert not make()(model).modified
+    assert to_bytes(model) == after
+    return one
 
 
 def operators(model: ir.Model) -> list[str]:
