@@ -1,0 +1,54 @@
+"""The miniature's networks as trainable torch modules, and their files in the original layout."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from converter.architecture import (
+    Architecture,
+    TextEncoderArchitecture,
+    UNetArchitecture,
+    VaeArchitecture,
+)
+from converter.components import rules
+from converter.families import sd15
+from converter.modules import build_module
+
+MINI = Architecture(
+    family="sd15",
+    unet=UNetArchitecture(4, 4, (32, 64, 96, 96), 2, (True, True, True, False), 64, 8),
+    text_encoder=TextEncoderArchitecture(49408, 77, 64, 256, 2, 1, "quick_gelu"),
+    vae=VaeArchitecture(4, (32, 32, 64, 64), 1, 0.18215),
+)
+
+
+def fresh(component: str, seed: int) -> torch.nn.Module:
+    """Build a component with random weights that require gradients.
+
+    Norms start at one, biases at zero, embeddings at a deviation of 0.02, everything else
+    uniform within +-sqrt(1 / fan-in), torch's own rule for linear layers and convolutions.
+    """
+    module = build_module(component, MINI, residual_ports=component == "unet")
+    generator = torch.Generator().manual_seed(seed)
+    module.load_state_dict(
+        {name: _initial(name, t, generator) for name, t in module.state_dict().items()},
+        assign=True,
+    )
+    return module.requires_grad_(requires_grad=True)
+
+
+def _initial(name: str, like: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    if like.dim() == 1:
+        scale = name.endswith("weight")  # the only vectors called weight are norms' scales
+        return torch.ones(like.shape) if scale else torch.zeros(like.shape)
+    if "embedding.weight" in name:
+        return 0.02 * torch.randn(like.shape, generator=generator)
+    bound = like[0].numel() ** -0.5
+    return (torch.rand(like.shape, generator=generator) * 2 - 1) * bound
+
+
+def named(prefix: str, module: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
+    """List a module's parameters under a prefix."""
+    return {prefix + name: value for name, value in module.named_parameters()}
