@@ -24,6 +24,7 @@ WORKDIR /app
 COPY pyproject.toml README.md gradio_app.py ./
 COPY converter converter
 COPY passes passes
+COPY runtime runtime
 COPY sdconv sdconv
 COPY targets targets
 COPY validate validate

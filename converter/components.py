@@ -1,6 +1,6 @@
 """The components of a model and their ports, before any consumer's profile renames them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from converter.architecture import Architecture, UNetArchitecture
 from converter.errors import InputError
@@ -106,7 +106,7 @@ def _unet_interface(
         ),
     ]
     if residual_ports:
-        down = down_residuals(unet)
+        down = sd15.down_residuals(unet)
         middle = ("batch", *_cell(unet.block_channels[-1], len(unet.block_channels) - 1))
         inputs.append(Port("mid_block_additional_residual", "float32", middle))
         inputs += [
@@ -119,13 +119,3 @@ def _unet_interface(
 
 def _cell(channels: int, level: int) -> tuple[Dim, ...]:
     return (channels, *_picture(LATENT_SCALE * 2**level))
-
-
-def down_residuals(unet: UNetArchitecture) -> Sequence[tuple[int, int]]:
-    """(channels, level) of every skip connection, in order: twelve for SD1.5."""
-    shapes = [(unet.block_channels[0], 0)]
-    for level, channels in enumerate(unet.block_channels):
-        shapes += [(channels, level)] * unet.layers_per_block
-        if level < len(unet.block_channels) - 1:
-            shapes.append((channels, level + 1))
-    return shapes

@@ -10,6 +10,7 @@ import typer
 
 from sdconv.compile import compile_
 from sdconv.export import export
+from sdconv.generate import generate
 from sdconv.inspect import inspect
 from sdconv.original_flags import translate
 from sdconv.targets import targets
@@ -31,6 +32,7 @@ app.command("inspect")(inspect)
 app.command("export")(export)
 app.command("compile")(compile_)
 app.command("validate")(validate)
+app.command("generate")(generate)
 app.command("targets")(targets)
 app.command("ui")(ui)
 app.add_typer(toolchain_app, name="toolchain")

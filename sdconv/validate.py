@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from sdconv import picture_options as options
+
 
 def validate(
     artifacts: Annotated[
@@ -21,23 +23,35 @@ def validate(
     ] = None,
     emulator_budget: Annotated[
         float,
-        typer.Option(min=0, help="Minutes that one artifact may take on a chip's emulator."),
+        typer.Option(min=0, help="Minutes on a chip's emulator for one artifact or picture."),
     ] = 10.0,
     judge_only: Annotated[
         bool, typer.Option("--judge-only", help="Judge saved outputs again; run nothing.")
     ] = False,
+    prompt: Annotated[
+        str | None, typer.Option(help="Also draw this with every target, and compare pictures.")
+    ] = None,
+    negative: options.Negative = "",
+    scheduler: options.SchedulerName = options.SCHEDULER,
+    steps: options.Steps = options.STEPS,
+    guidance: options.Guidance = options.GUIDANCE,
+    seed: options.Seed = 0,
 ) -> None:
     """Run every artifact and the fp32 reference on the same inputs, measure, judge, report.
 
     Exit code 1 if any artifact does not agree with the reference. An artifact that was not run
     makes the verdict "incomplete", with exit code 0 and a warning.
     """
+    from runtime.sampling import PictureRequest
     from sdconv.console import err, out, progress_bar
     from validate.base import Verdict
     from validate.report.terminal import print_report
     from validate.validate import ValidateRequest
     from validate.validate import validate as run_validation
 
+    picture = None
+    if prompt is not None:
+        picture = PictureRequest(prompt, negative, scheduler, steps, guidance, seed)
     request = ValidateRequest(
         artifacts=artifacts,
         report=report,
@@ -45,6 +59,7 @@ def validate(
         bundle=bundle,
         emulator_budget=emulator_budget * 60,
         judge_only=judge_only,
+        picture=picture,
     )
     with progress_bar() as progress:
         outcome = run_validation(request, progress)

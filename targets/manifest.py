@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from converter.bundle import BUNDLE_FILE, Bundle
 from converter.errors import InputError
 from converter.files import read_json, write_json
 from converter.interface import Interface
@@ -78,3 +79,13 @@ class Manifest:
                 if not (folder / name).is_file():
                     raise InputError(f"{folder / name}: missing: run the same compile again")
         return manifest
+
+    def load_bundle(self, moved_to: Path | None = None) -> Bundle:
+        """Load the bundle these were compiled from; raises InputError if it is not there."""
+        folder = moved_to or self.folder / self.bundle
+        if not (folder / BUNDLE_FILE).is_file():
+            raise InputError(
+                f"{folder}: no {BUNDLE_FILE} there; the artifacts in {self.folder} were compiled "
+                "from that bundle: say where it is now with --bundle"
+            )
+        return Bundle.load(folder)

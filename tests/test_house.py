@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-FLOORS = ["passes", "converter", "targets", "validate", "sdconv"]
+FLOORS = ["passes", "converter", "targets", "runtime", "validate", "sdconv"]
 """From the ground up: a room imports its own floor and those before it."""
 HEAVY = {"torch", "diffusers", "transformers", "onnxruntime", "gradio", "tpu_mlir", "onnxscript"}
 

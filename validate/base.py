@@ -192,11 +192,22 @@ class Report:
     @property
     def sentence(self) -> str:
         """The verdict in words."""
-        total = len(self.results)
         failed, open_ = self.count(Verdict.FAIL), self.count(Verdict.INCOMPLETE)
-        passed = f"{self.count(Verdict.PASS)} of {total} artifacts agree with the fp32 reference"
         if failed:
-            return f"{failed} of {total} artifacts do not agree with the fp32 reference"
-        if open_ or not total:
+            return f"{self._share(Verdict.FAIL)} do not agree with the fp32 reference"
+        passed = f"{self._share(Verdict.PASS)} agree with the fp32 reference"
+        if open_ or not self.results:
             return f"{passed}; {open_} not fully run, so this is not a pass"
         return f"{passed} within their thresholds"
+
+    def _share(self, verdict: Verdict) -> str:
+        """How many of the artifacts, and of the pictures if there are any, have that verdict."""
+        drawn = [result for result in self.results if result.level == "picture"]
+        parts = [(self.count(verdict), len(self.results), "artifacts")]
+        if drawn:
+            count = sum(result.verdict is verdict for result in drawn)
+            parts = [
+                (self.count(verdict) - count, len(self.results) - len(drawn), "artifacts"),
+                (count, len(drawn), "picture" if len(drawn) == 1 else "pictures"),
+            ]
+        return " and ".join(f"{count} of {total} {what}" for count, total, what in parts)

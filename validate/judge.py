@@ -1,7 +1,7 @@
 """From a measurement to a verdict and the sentence that explains it."""
 
 from validate.base import Agreement, Judge, Measurement, Ruling, Threshold, Verdict
-from validate.thresholds import threshold_for
+from validate.thresholds import picture_threshold, threshold_for
 
 
 class ComponentJudge(Judge):
@@ -27,6 +27,17 @@ class ComponentJudge(Judge):
         if agreement.psnr_db < threshold.expected_db:
             sentence += f", but {threshold.expected_db:g} dB is usual for {threshold.precision}"
         return Ruling(Verdict.PASS, sentence)
+
+
+class PictureJudge(ComponentJudge):
+    """Compares the pictures that all components draw together."""
+
+    level = "picture"
+
+    def threshold(self, component: str, precision: str) -> Threshold:
+        """The row for pictures, whatever the component."""
+        del component
+        return picture_threshold(precision)
 
 
 def _broken(a: Agreement, t: Threshold, peak: float) -> list[str]:

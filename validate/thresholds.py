@@ -103,3 +103,23 @@ def threshold_for(component: str, precision: str) -> Threshold:
     if precision == "f32" and component.startswith("vae"):
         return _F32_VAE
     return THRESHOLDS[precision]
+
+
+PICTURE_DB = {"f32": (60.0, 90.0), "f16": (22.0, 32.0), "bf16": (18.0, 26.0)}
+"""PSNR needed and usual of whole pictures; a precision that is not listed gets the last row."""
+
+
+def picture_threshold(precision: str) -> Threshold:
+    """What a picture must reach that artifacts of this precision drew."""
+    floor, usual = PICTURE_DB.get(precision, PICTURE_DB["bf16"])
+    return Threshold(
+        precision,
+        psnr_db=floor,
+        expected_db=usual,
+        cosine=0.0,
+        gain=0.2,
+        max_abs_error=None,
+        reason="Sampling feeds every step's error to the next, so a picture differs more than any "
+        "component's output. Two different scenes agree to about 8 dB; the same scene with a "
+        "shifted edge to about 20 dB.",
+    )

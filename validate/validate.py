@@ -6,15 +6,16 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from converter.bundle import BUNDLE_FILE, Bundle
-from converter.errors import InputError
+from converter.bundle import Bundle
 from converter.files import replacing, write_json
 from converter.progress import Event, Progress, silent
+from runtime.sampling import PictureRequest
 from targets.base import Target
 from targets.manifest import Manifest
 from targets.registry import get_target
 from validate.base import Report, Result
 from validate.judge import ComponentJudge
+from validate.picture import draw_pictures
 from validate.plan import plan
 from validate.references import OpenReference, References, open_torch_reference
 from validate.run import Bench, run
@@ -31,7 +32,8 @@ class ValidateRequest:
     """What to validate. Paths left out: `report.html` and `report.json` beside the artifacts.
 
     `bundle` replaces the path in the manifest, for a bundle that was moved. `emulator_budget` is
-    in seconds per artifact. With `judge_only` saved outputs are judged and nothing is run.
+    in seconds per artifact and per picture. With `judge_only` saved outputs are judged and nothing
+    is run. `picture` is drawn with the artifacts of every target at every size.
     """
 
     artifacts: Path
@@ -40,6 +42,7 @@ class ValidateRequest:
     bundle: Path | None = None
     emulator_budget: float = EMULATOR_BUDGET
     judge_only: bool = False
+    picture: PictureRequest | None = None
 
     @property
     def report_path(self) -> Path:
@@ -65,33 +68,25 @@ def validate(
     """
     # 1. What is there, and is it what it says it is.
     manifest = Manifest.load(request.artifacts)
-    bundle = load_bundle(manifest, request.bundle)
+    bundle = manifest.load_bundle(request.bundle)
     groups = plan(manifest, bundle)
     # 2. Run what was not run before.
-    outcomes = {}
+    outcomes, bench = {}, None
     if not request.judge_only:
         bench = Bench(manifest.folder, open_target, request.emulator_budget, progress)
         with References(bundle, open_reference) as references:
             outcomes = run(groups, references, bench)
+    pictures = []
+    if request.picture is not None:
+        pictures = draw_pictures(manifest, bundle, request.picture, bench, open_reference)
     # 3. Judge what is saved.
     progress(Event("judge", 0))
-    results = judge_saved(groups, outcomes, ComponentJudge())
+    results = [*judge_saved(groups, outcomes, ComponentJudge()), *pictures]
     report = _report(request, manifest, bundle, _with_stand_ins(results, bundle))
     # 4. Tell.
     write_reports(report, request.report_path, request.json_path)
     progress(Event("judge", 1, f"{report.verdict}: {report.sentence}"))
     return report
-
-
-def load_bundle(manifest: Manifest, moved_to: Path | None) -> Bundle:
-    """Load the bundle that the artifacts were compiled from; raises InputError if it is gone."""
-    folder = moved_to or manifest.folder / manifest.bundle
-    if not (folder / BUNDLE_FILE).is_file():
-        raise InputError(
-            f"{folder}: no {BUNDLE_FILE} there; the artifacts in {manifest.folder} were compiled "
-            "from that bundle: say where it is now with --bundle"
-        )
-    return Bundle.load(folder)
 
 
 def write_reports(report: Report, html_path: Path, json_path: Path) -> None:
@@ -139,4 +134,6 @@ def _commands(request: ValidateRequest, manifest: Manifest, bundle: Bundle) -> l
         words += ["--bundle", str(request.bundle.absolute())]
     if request.emulator_budget != EMULATOR_BUDGET:
         words += ["--emulator-budget", f"{request.emulator_budget / 60:g}"]
+    if request.picture is not None:
+        words += request.picture.command()
     return [shlex.join(c) for c in (*made, words, [*words, "--judge-only"]) if c]

@@ -16,9 +16,12 @@ FAMILY = "sd15"
 ATTENTION_HEADS = 8
 CLIP_HEAD_SIZE = 64
 SCALING_FACTOR = 0.18215
+HINT_CHANNELS = (16, 16, 32, 32, 96, 96, 256)
+"""Outputs of the convolutions on a ControlNet's hint, before the one to the UNet's width."""
 
 UNET_PREFIX = "model.diffusion_model."
 VAE_PREFIX = "first_stage_model."
+CONTROLNET_PREFIX = "control_model."
 TEXT_PREFIXES = (
     "cond_stage_model.transformer.text_model.",
     "cond_stage_model.transformer.",  # written by older tools
@@ -136,13 +139,32 @@ def unet_rules(arch: UNetArchitecture) -> list[TensorRule]:
 
 def _unet(arch: UNetArchitecture) -> Iterator[TensorRule]:
     root = Place("", UNET_PREFIX)
+    yield from _unet_down(root, arch)
+    skips = [channels for channels, _ in down_residuals(arch)]
+    yield from _unet_up(root, arch, skips, 4 * arch.block_channels[0])
+    yield from root.at("conv_norm_out", "out.0").weight_and_bias(arch.block_channels[0])
+    out = root.at("conv_out", "out.2")
+    yield from out.weight_and_bias(arch.out_channels, arch.block_channels[0], 3, 3)
+
+
+def down_residuals(arch: UNetArchitecture) -> list[tuple[int, int]]:
+    """(channels, level) of every skip connection, in order: twelve for SD1.5."""
+    shapes = [(arch.block_channels[0], 0)]
+    for level, channels in enumerate(arch.block_channels):
+        shapes += [(channels, level)] * arch.layers_per_block
+        if level < len(arch.block_channels) - 1:
+            shapes.append((channels, level + 1))
+    return shapes
+
+
+def _unet_down(root: Place, arch: UNetArchitecture) -> Iterator[TensorRule]:
+    """Time embedding, stem, the way down and the middle: what a ControlNet is a copy of."""
     widths = arch.block_channels
     time = 4 * widths[0]
     yield from root.at("time_embedding.linear_1", "time_embed.0").weight_and_bias(time, widths[0])
     yield from root.at("time_embedding.linear_2", "time_embed.2").weight_and_bias(time, time)
     stem = root.at("conv_in", "input_blocks.0.0")
     yield from stem.weight_and_bias(widths[0], arch.in_channels, 3, 3)
-    skips = [widths[0]]
     channels, index = widths[0], 1
     for level, width in enumerate(widths):
         here = f"down_blocks.{level}"
@@ -153,21 +175,40 @@ def _unet(arch: UNetArchitecture) -> Iterator[TensorRule]:
                 block = root.at(f"{here}.attentions.{layer}", f"input_blocks.{index}.1")
                 yield from _transformer(block, width, arch.context_dim)
             channels = width
-            skips.append(width)
             index += 1
         if level < len(widths) - 1:
             sampler = root.at(f"{here}.downsamplers.0.conv", f"input_blocks.{index}.0.op")
             yield from sampler.weight_and_bias(width, width, 3, 3)
-            skips.append(width)
             index += 1
     for layer in (0, 1):
         block = root.at(f"mid_block.resnets.{layer}", f"middle_block.{2 * layer}")
         yield from _resnet(block, channels, channels, time)
     block = root.at("mid_block.attentions.0", "middle_block.1")
     yield from _transformer(block, channels, arch.context_dim)
-    yield from _unet_up(root, arch, skips, time)
-    yield from root.at("conv_norm_out", "out.0").weight_and_bias(widths[0])
-    yield from root.at("conv_out", "out.2").weight_and_bias(arch.out_channels, widths[0], 3, 3)
+
+
+def controlnet_rules(arch: UNetArchitecture) -> list[TensorRule]:
+    """Every tensor of a ControlNet for this UNet, in the layout of lllyasviel's files.
+
+    Layout: https://github.com/lllyasviel/ControlNet, `cldm/cldm.py`.
+    """
+    return list(_controlnet(arch))
+
+
+def _controlnet(arch: UNetArchitecture) -> Iterator[TensorRule]:
+    root = Place("", CONTROLNET_PREFIX)
+    yield from _unet_down(root, arch)
+    inputs = 3
+    for index, outputs in enumerate((*HINT_CHANNELS, arch.block_channels[0])):
+        name = {0: "conv_in", len(HINT_CHANNELS): "conv_out"}.get(index, f"blocks.{index - 1}")
+        place = root.at(f"controlnet_cond_embedding.{name}", f"input_hint_block.{2 * index}")
+        yield from place.weight_and_bias(outputs, inputs, 3, 3)
+        inputs = outputs
+    for index, (channels, _) in enumerate(down_residuals(arch)):
+        place = root.at(f"controlnet_down_blocks.{index}", f"zero_convs.{index}.0")
+        yield from place.weight_and_bias(channels, channels, 1, 1)
+    middle = root.at("controlnet_mid_block", "middle_block_out.0")
+    yield from middle.weight_and_bias(arch.block_channels[-1], arch.block_channels[-1], 1, 1)
 
 
 def _unet_up(

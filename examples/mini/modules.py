@@ -18,10 +18,12 @@ from converter.modules import build_module
 
 MINI = Architecture(
     family="sd15",
-    unet=UNetArchitecture(4, 4, (32, 64, 96, 96), 2, (True, True, True, False), 64, 8),
+    unet=UNetArchitecture(4, 4, (64, 64, 64, 96), 2, (True, True, True, False), 64, 8),
     text_encoder=TextEncoderArchitecture(49408, 77, 64, 256, 2, 1, "quick_gelu"),
-    vae=VaeArchitecture(4, (32, 32, 64, 64), 1, 0.18215),
+    vae=VaeArchitecture(4, (64, 64, 64, 64), 1, 0.18215),
 )
+"""SD1.5's topology at a small width. No level is 32 wide: with the 32 groups that SD's norms have
+everywhere, each channel would be normalised alone, and a flat colour lost."""
 
 
 def fresh(component: str, seed: int) -> torch.nn.Module:

@@ -1,4 +1,4 @@
-"""The VAE's training: first on crops, then on whole pictures, then the decoder alone."""
+"""The VAE's training: both halves on small pictures, then the decoder alone."""
 
 from pathlib import Path
 
@@ -8,61 +8,117 @@ import torch
 from converter.sizes import Size
 from converter.weights import Array
 from examples.mini.modules import MINI, fresh, named
-from examples.mini.pictures import DAY, DUSK, draw, mask, paint, random_scene
+from examples.mini.pictures import DAY, DUSK, Palette, draw, mask, paint, random_scene
 from examples.mini.training import Draw, Schedule, Weights, train
 
-SEED = 1
-POOL = 4096
-CROP = 32
-ON_CROPS = Schedule(steps=5500, rate=1.5e-3, hold=0.6, average=0.99)
 KL = 1e-5
+SHAPE = 4.0
+"""A shape covers about a fifth of a picture: its pixels weigh as much as the background's."""
+POOL = 4096
+ON_SMALL = 2800
+"""Until this step every other batch is of 32x32 pictures: four times as many for the same time."""
 
 
-def pool(count: int, size: Size, seed: int) -> Array:
-    """Draw pictures of every kind: both palettes, any colours, filled and outlined."""
+def train_vae(path: Path, seed: int, schedule: Schedule) -> Weights:
+    """Train both halves; names are ``encoder/...`` and ``decoder/...``."""
+    encoder, decoder = fresh("vae_encoder", seed), fresh("vae_decoder", seed + 1)
+    for half in (encoder, decoder):
+        half.to(memory_format=torch.channels_last)
+    small = torch.from_numpy(pool(POOL, Size(32, 32), seed, (DAY, DUSK)))
+    large = torch.from_numpy(pool(POOL, Size(64, 64), seed + 1, (DAY, DAY, DUSK)))
+
+    def loss(d: Draw) -> torch.Tensor:
+        pictures, batch = (small, 16) if d.step < ON_SMALL and d.step % 2 == 0 else (large, 4)
+        chosen = pictures[torch.randint(0, POOL, (batch,), generator=d.torch)]
+        return _round_trip(encoder, decoder, chosen, d)
+
+    parameters = {**named("encoder/", encoder), **named("decoder/", decoder)}
+    return train(path, seed, parameters, loss, schedule)
+
+
+def pool(count: int, size: Size, seed: int, palettes: tuple[Palette, ...]) -> Array:
+    """Draw pictures of every kind: these palettes and any colours, filled and outlined."""
     rng = np.random.default_rng(seed)
     pictures = np.empty((count, 3, size.height, size.width), np.float32)
     for picture in pictures:
         scene = random_scene(rng, size)
-        outline = bool(rng.random() < 0.3)
-        kind = rng.integers(4)
-        if kind == 0:
+        outline = bool(rng.random() < 0.2)
+        kind = int(rng.integers(len(palettes) + 1))
+        if kind == len(palettes):
             covered = mask(scene, size, outline=outline)
             picture[:] = paint(covered, tuple(rng.random(3)), tuple(rng.random(3)))
         else:
-            picture[:] = draw(scene, size, DUSK if kind == 1 else DAY, outline=outline)
+            picture[:] = draw(scene, size, palettes[kind], outline=outline)
     return pictures
 
 
-def train_vae(work: Path) -> Weights:
-    """Train encoder and decoder together; names are ``encoder/...`` and ``decoder/...``."""
-    encoder, decoder = fresh("vae_encoder", SEED), fresh("vae_decoder", SEED + 1)
-    for half in (encoder, decoder):
-        half.to(memory_format=torch.channels_last)
-    pictures = torch.from_numpy(pool(POOL, Size(64, 64), SEED))
-
-    def loss(d: Draw) -> torch.Tensor:
-        chosen = pictures[torch.randint(0, POOL, (16,), generator=d.torch)]
-        top, left = torch.randint(0, 64 - CROP + 1, (2,), generator=d.torch).tolist()
-        chosen = chosen[:, :, top : top + CROP, left : left + CROP]
-        return reconstruction(encoder, decoder, chosen, d)
-
-    return train(
-        work / "vae.safetensors",
-        SEED,
-        {**named("encoder/", encoder), **named("decoder/", decoder)},
-        loss,
-        ON_CROPS,
-    )
-
-
-def reconstruction(
+def _round_trip(
     encoder: torch.nn.Module, decoder: torch.nn.Module, pictures: torch.Tensor, d: Draw
 ) -> torch.Tensor:
-    """Return the loss of the round trip: L1 + L2 + a little KL divergence from the unit normal."""
+    """L1 + L2 of the round trip, and a little KL divergence from the unit normal."""
     mean, log_variance = encoder(pictures.contiguous(memory_format=torch.channels_last)).chunk(2, 1)
     log_variance = log_variance.clamp(-30, 20)
     latent = mean + torch.exp(0.5 * log_variance) * d.normal_like(mean)
-    error = decoder(latent) - pictures
     divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
-    return error.abs().mean() + error.square().mean() + KL * divergence
+    return _distance(decoder(latent), pictures) + KL * divergence
+
+
+def _distance(picture: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    """L1 + L2, in which the pixels that differ from the corner's count `SHAPE` times."""
+    away = (wanted - wanted[:, :, :1, :1]).abs().amax(1, keepdim=True) > 0.05
+    weight = 1 + (SHAPE - 1) * away.float()
+    error = picture - wanted
+    return (weight * (error.abs() + error.square())).mean() / weight.mean()
+
+
+class Vae:
+    """A trained VAE whose latents, times the architecture's scaling factor, have deviation one."""
+
+    def __init__(self, weights: Weights, seed: int) -> None:
+        """Fold the deviation of the trained latents into the two quantisation convolutions."""
+        self.encoder, self.decoder = fresh("vae_encoder", 0), fresh("vae_decoder", 0)
+        for prefix, half in (("encoder/", self.encoder), ("decoder/", self.decoder)):
+            half.load_state_dict({name: weights[prefix + name] for name in half.state_dict()})
+            half.requires_grad_(requires_grad=False)
+        assert MINI.vae is not None
+        self.factor = MINI.vae.scaling_factor
+        pictures = torch.from_numpy(pool(512, Size(64, 64), seed, (DAY,)))
+        shrink = 1 / (self.factor * float(self._mean(pictures).std()))
+        half = MINI.vae.latent_channels
+        weight, bias = self.encoder.quant_conv.weight, self.encoder.quant_conv.bias
+        weight[:half] *= shrink
+        bias[:half] *= shrink
+        bias[half:] += 2 * float(np.log(shrink))
+        self.decoder.post_quant_conv.weight /= shrink
+
+    def _mean(self, pictures: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            return self.encoder(pictures).chunk(2, 1)[0]  # type: ignore[no-any-return]
+
+    def encode(self, pictures: torch.Tensor) -> torch.Tensor:
+        """Encode pictures [N, 3, H, W] to scaled latents: the mean of the posterior."""
+        return self._mean(pictures) * self.factor
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        """Decode scaled latents to pictures."""
+        with torch.no_grad():
+            return self.decoder(latents / self.factor)  # type: ignore[no-any-return]
+
+    def train_decoder(
+        self, path: Path, seed: int, palettes: tuple[Palette, ...], schedule: Schedule
+    ) -> None:
+        """Train the decoder on alone; the encoder and so the latents stay."""
+        kinds = [(Size(64, 64), 8, 3072), (Size(128, 128), 2, 512)]
+        pictures = [torch.from_numpy(pool(n, size, seed, palettes)) for size, _, n in kinds]
+        latents = [torch.cat([self._mean(part) for part in p.split(64)]) for p in pictures]
+        self.decoder.requires_grad_(requires_grad=True).to(memory_format=torch.channels_last)
+
+        def loss(d: Draw) -> torch.Tensor:
+            which = int(d.step % 4 == 3)
+            _, batch, count = kinds[which]
+            chosen = torch.randint(0, count, (batch,), generator=d.torch)
+            return _distance(self.decoder(latents[which][chosen]), pictures[which][chosen])
+
+        weights = train(path, seed, named("", self.decoder), loss, schedule)
+        self.decoder.load_state_dict(weights)
+        self.decoder.requires_grad_(requires_grad=False)

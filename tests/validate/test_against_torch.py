@@ -17,7 +17,7 @@ from validate.base import Verdict
 from validate.judge import ComponentJudge
 from validate.metrics import measure
 from validate.plan import plan
-from validate.validate import ValidateRequest, load_bundle, validate
+from validate.validate import ValidateRequest, validate
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,7 @@ def test_exchanged_ports_of_a_real_unet_fail(
 ) -> None:
     validate(ValidateRequest(artifacts))
     manifest = Manifest.load(artifacts)
-    bundle = load_bundle(manifest, small_bundle.folder)
+    bundle = manifest.load_bundle(small_bundle.folder)
     group = next(g for g in plan(manifest, bundle) if g.component == "unet")
     inputs = group.inputs.load("t501-residuals")
     reference = group.reference.load("t501-residuals")["noise_pred"]

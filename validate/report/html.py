@@ -9,6 +9,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from converter.weights import Array
 from validate.base import Check, Report, Result, Threshold
+from validate.judge import PictureJudge
 from validate.report.pictures import Picture, side_by_side
 from validate.report.plots import (
     HEIGHT,
@@ -32,6 +33,14 @@ class Figures:
     scatter: Scatter | None
 
 
+@dataclass(frozen=True)
+class Shelf:
+    """One picture as the reference and every target drew it; words below each."""
+
+    title: str
+    pictures: Sequence[Picture]
+
+
 LISTED = 8
 """Entries of a list that are shown; of longer ones, only the count."""
 
@@ -47,9 +56,11 @@ def render_html(report: Report) -> str:
     )
     environment.filters |= {"plain": plain_rows}
     results = sorted(report.results, key=_badness)
+    drawn = [(result, figures(result)) for result in results]
     return environment.get_template("report.html.j2").render(
         report=report,
-        results=[(result, figures(result)) for result in results],
+        results=drawn,
+        gallery=gallery(drawn),
         overview=overview(results),
         thresholds=thresholds(results),
         plot_width=WIDTH,
@@ -70,6 +81,21 @@ def figures(result: Result) -> Figures | None:
         histogram(output, reference, result.threshold.psnr_db),
         scatter(output, reference),
     )
+
+
+def gallery(drawn: Sequence[tuple[Result, Figures | None]]) -> list[Shelf]:
+    """What the artifacts drew: one shelf a size, the reference first, then every target."""
+    shelves: dict[tuple[str, str], list[Picture]] = {}
+    for result, shown in drawn:
+        if result.level != PictureJudge.level or shown is None or not shown.pictures:
+            continue
+        reference, mine, _ = shown.pictures
+        shelf = shelves.setdefault((str(result.size), shown.check.about), [])
+        shelf[:1] = [Picture("torch, fp32 (the reference)", reference.address)]
+        shelf.append(Picture(f"{result.target}: {shown.check.ruling.sentence}", mine.address))
+    return [
+        Shelf(f"{about}, {size}", pictures) for (size, about), pictures in sorted(shelves.items())
+    ]
 
 
 def thresholds(results: Sequence[Result]) -> list[tuple[str, Threshold]]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from converter.weights import Array
-from validate.report.png import data_uri
+from runtime.png import data_uri
 
 LARGEST = 384
 """Pixels along the longer side of a picture in the report."""

@@ -9,7 +9,7 @@ import pytest
 from converter.weights import Array
 from validate.report.pictures import LARGEST, side_by_side
 from validate.report.plots import histogram, scatter
-from validate.report.png import data_uri, png
+from runtime.png import data_uri, png
 
 RNG = np.random.default_rng(3)
 

@@ -1,4 +1,4 @@
-"""Pictures inside an HTML file: PNG by zlib alone, since no other part needs an image library."""
+"""PNG by zlib alone, since no part needs an image library."""
 
 import base64
 import struct

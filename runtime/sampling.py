@@ -1,0 +1,172 @@
+"""The sampling loop: prompt -> picture, the same for every runner."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+
+import numpy as np
+
+from converter.errors import InputError
+from converter.interface import Interface
+from converter.sizes import LATENT_SCALE, Size
+from converter.weights import Array
+from runtime.schedulers import Scheduler
+from runtime.tokenizer import tokenize
+from targets.base import Runner
+
+LATENT_CHANNELS = 4
+NEEDED = ("text_encoder", "unet", "vae_decoder")
+"""The components that draw."""
+
+
+@dataclass(frozen=True)
+class PictureRequest:
+    """What to draw. With `guidance` above 1 the UNet also runs on the negative prompt.
+
+    `guidance` is the scale of classifier-free guidance (arXiv 2207.12598) as diffusers counts it:
+    noise = negative + guidance * (prompt - negative).
+    """
+
+    prompt: str
+    negative: str = ""
+    scheduler: str = "ddim"
+    steps: int = 20
+    guidance: float = 7.5
+    seed: int = 0
+
+    @property
+    def guided(self) -> bool:
+        """Whether the UNet runs twice a step."""
+        return self.guidance > 1
+
+    def command(self) -> list[str]:
+        """Return the options of `generate` and `validate` that ask for this."""
+        words = ["--prompt", self.prompt]
+        for option in fields(self)[1:]:
+            value = getattr(self, option.name)
+            if value != option.default:
+                words += [f"--{option.name}", f"{value:g}" if option.type is float else str(value)]
+        return words
+
+    @property
+    def sentence(self) -> str:
+        """In words: ``"a red circle", 4 steps of lcm, guidance 1, seed 0``."""
+        negative = f', without "{self.negative}"' if self.guided and self.negative else ""
+        return (
+            f'"{self.prompt}"{negative}, {self.steps} steps of {self.scheduler}, '
+            f"guidance {self.guidance:g}, seed {self.seed}"
+        )
+
+
+@dataclass(frozen=True)
+class Network:
+    """A component that can be run: its ports, and the batch it was compiled for (None: any)."""
+
+    runner: Runner
+    interface: Interface
+    batch: int | None
+
+    def __call__(self, *inputs: Array) -> list[Array]:
+        """Run on inputs in the order of the ports; outputs in the order of theirs.
+
+        Inputs have the same number of rows, however many, except a timestep [1]. Rows are run
+        in parts of the compiled batch; the last part is filled up by repeating its last row.
+        """
+        rows = len(inputs[0])
+        batch = self.batch or rows
+        parts = [self._run(inputs, range(first, first + batch)) for first in range(0, rows, batch)]
+        return [np.concatenate(outputs)[:rows] for outputs in zip(*parts, strict=True)]
+
+    def _run(self, inputs: Sequence[Array], rows: range) -> list[Array]:
+        given = {}
+        for port, array in zip(self.interface.inputs, inputs, strict=True):
+            mine = array if port.shape == (1,) else array[[min(r, len(array) - 1) for r in rows]]
+            given[port.name] = np.ascontiguousarray(mine, port.dtype)
+        outputs = self.runner.infer(given)
+        return [outputs[port.name] for port in self.interface.outputs]
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """What came out: `picture` float32 [3, H, W] in about [-1, 1], and the latent of every step."""
+
+    picture: Array
+    latents: Sequence[Array] = field(repr=False)
+
+    @property
+    def pixels(self) -> Array:
+        """As an image: uint8 [H, W, 3]. Not-a-number becomes black."""
+        return to_pixels(self.picture)
+
+
+def to_pixels(picture: Array) -> Array:
+    """Turn a picture [3, H, W] in [-1, 1] into uint8 [H, W, 3]; not-a-number becomes black."""
+    levels = (np.nan_to_num(picture, nan=-1.0).clip(-1, 1) + 1) * 127.5
+    return np.asarray(levels.round().astype(np.uint8).transpose(1, 2, 0))
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """Everything that draws at one picture size.
+
+    `networks` holds text_encoder, unet and vae_decoder, and where a hint is to be followed a
+    controlnet, whose outputs are the UNet's residuals in the order of the UNet's ports.
+    """
+
+    networks: Mapping[str, Network]
+    size: Size
+    scaling_factor: float
+    prediction_type: str = "epsilon"
+
+    def draw(
+        self,
+        request: PictureRequest,
+        hint: Array | None = None,
+        on_step: Callable[[int], None] = lambda _: None,
+    ) -> Drawing:
+        """Draw a picture. `hint` is the ControlNet's, float32 [3, H, W] in [0, 1].
+
+        `on_step` is told how many steps are done. Raises InputError for options that do not fit.
+        """
+        scheduler = Scheduler(
+            request.scheduler, request.steps, self.prediction_type, request.seed
+        )
+        context = self._context(request)
+        latent = first_latent(self.size, request.seed) * np.float32(scheduler.first_deviation)
+        latents = []
+        for index, timestep in enumerate(scheduler.timesteps):
+            rows = np.repeat(scheduler.scale(latent, index), len(context), axis=0)
+            noise = self._noise(rows, np.array([timestep], np.float32), context, hint)
+            if request.guided:
+                noise = noise[:1] + np.float32(request.guidance) * (noise[1:] - noise[:1])
+            latent = scheduler.step(noise, latent, index)
+            latents.append(latent)
+            on_step(index + 1)
+        picture = self.networks["vae_decoder"](latent / np.float32(self.scaling_factor))[0][0]
+        return Drawing(picture, latents)
+
+    def _context(self, request: PictureRequest) -> Array:
+        """Embed the prompts: [1 or 2, 77, width], the negative one first."""
+        prompts = [request.negative] * request.guided + [request.prompt]
+        return self.networks["text_encoder"](tokenize(prompts))[0]
+
+    def _noise(self, rows: Array, timestep: Array, context: Array, hint: Array | None) -> Array:
+        unet = self.networks["unet"]
+        ports = unet.interface.inputs[3:]
+        if hint is None:
+            shapes = (port.at(len(rows), self.size) for port in ports)
+            residuals = [np.zeros(shape, np.float32) for shape in shapes]
+        elif not ports or "controlnet" not in self.networks:
+            raise InputError(
+                "a hint needs a ControlNet and a UNet with residual ports: "
+                "export with --profile sd-lcm-tpu"
+            )
+        else:
+            hints = np.repeat(hint[None], len(rows), axis=0)
+            residuals = self.networks["controlnet"](rows, timestep, context, hints)
+        return unet(rows, timestep, context, *residuals)[0]
+
+
+def first_latent(size: Size, seed: int) -> Array:
+    """Return the noise that sampling begins with: float32 [1, 4, H/8, W/8], the same everywhere."""
+    shape = (1, LATENT_CHANNELS, size.height // LATENT_SCALE, size.width // LATENT_SCALE)
+    return np.random.default_rng(seed).standard_normal(shape, np.float32)

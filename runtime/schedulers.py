@@ -1,0 +1,79 @@
+"""The noise schedules of Stable Diffusion 1.x, from diffusers, behind one small interface.
+
+Latents are numpy arrays: the networks run in whatever runtime the artifact is for.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from converter.errors import InputError
+from converter.modules import require_torch
+from converter.weights import Array
+
+SCHEDULERS = ("ddim", "euler", "lcm")
+TRAINED = {
+    "num_train_timesteps": 1000,
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+}
+"""How every Stable Diffusion 1.x and 2.x was trained (CompVis `v1-inference.yaml`)."""
+
+
+class Scheduler:
+    """A schedule of `steps` steps. `seed` decides the noise that LCM adds between them."""
+
+    def __init__(self, name: str, steps: int, prediction_type: str, seed: int) -> None:
+        """Raises InputError for an unknown scheduler or a number of steps it cannot take."""
+        if name not in SCHEDULERS:
+            raise InputError(f"unknown scheduler {name!r}: choose one of {', '.join(SCHEDULERS)}")
+        require_torch("drawing a picture")
+        import torch
+
+        self._scheduler = _make(name, prediction_type)
+        limit = 50 if name == "lcm" else TRAINED["num_train_timesteps"]
+        if not 1 <= steps <= int(str(limit)):
+            raise InputError(f"{steps} steps: scheduler {name} takes 1 to {limit}")
+        self._scheduler.set_timesteps(steps)
+        self.timesteps: list[float] = [float(t) for t in self._scheduler.timesteps]
+        self.first_deviation = float(self._scheduler.init_noise_sigma)
+        """Standard deviation of the latent that sampling begins with."""
+        generator = torch.Generator().manual_seed(seed)
+        self._options: dict[str, Any] = {} if name == "ddim" else {"generator": generator}
+
+    def scale(self, latent: Array, index: int) -> Array:
+        """Scale the latent to what the UNet was trained on at this step."""
+        import torch
+
+        timestep = self._scheduler.timesteps[index]
+        scaled = self._scheduler.scale_model_input(torch.from_numpy(latent), timestep)
+        return _array(scaled)
+
+    def step(self, noise: Array, latent: Array, index: int) -> Array:
+        """Take one step from the predicted noise; float32, the shape of `latent`."""
+        import torch
+
+        timestep = self._scheduler.timesteps[index]
+        inputs = (torch.from_numpy(noise), timestep, torch.from_numpy(latent))
+        result = self._scheduler.step(*inputs, **self._options, return_dict=True)
+        return _array(result.prev_sample)
+
+
+def _array(tensor: Any) -> Array:
+    return np.ascontiguousarray(tensor.numpy(), np.float32)
+
+
+def _make(name: str, prediction_type: str) -> Any:
+    import diffusers
+
+    makers: dict[str, Callable[..., Any]] = {
+        "ddim": diffusers.DDIMScheduler,
+        "euler": diffusers.EulerDiscreteScheduler,
+        "lcm": diffusers.LCMScheduler,
+    }
+    options: dict[str, Any] = {**TRAINED, "prediction_type": prediction_type, "steps_offset": 1}
+    if name != "euler":
+        options |= {"clip_sample": False, "set_alpha_to_one": False}
+    return makers[name](**options)

@@ -1,0 +1,50 @@
+"""The verb `generate`: draw a prompt with compiled artifacts, on this machine."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sdconv import picture_options as options
+
+
+def generate(
+    artifacts: Annotated[
+        Path, typer.Argument(help="Folder with a manifest.json, made by 'sdconv compile'.")
+    ],
+    prompt: Annotated[str, typer.Option("-p", "--prompt", help="What to draw.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="PNG file.")] = Path("picture.png"),
+    target: Annotated[
+        str, typer.Option("--target", "-t", help="Whose artifacts; a chip's run on its emulator.")
+    ] = "onnxruntime",
+    size: Annotated[
+        str | None, typer.Option(help="WIDTHxHEIGHT.  [default: the first compiled]")
+    ] = None,
+    bundle: Annotated[
+        Path | None, typer.Option(help="Where the bundle is now, if it was moved.")
+    ] = None,
+    negative: options.Negative = "",
+    scheduler: options.SchedulerName = options.SCHEDULER,
+    steps: options.Steps = options.STEPS,
+    guidance: options.Guidance = options.GUIDANCE,
+    seed: options.Seed = 0,
+) -> None:
+    """Draw a picture with the artifacts of one target."""
+    from converter.progress import Event
+    from runtime.generate import GenerateRequest
+    from runtime.generate import generate as draw
+    from runtime.sampling import PictureRequest
+    from sdconv.console import out, progress_bar
+
+    request = GenerateRequest(
+        artifacts=artifacts,
+        output=output,
+        picture=PictureRequest(prompt, negative, scheduler, steps, guidance, seed),
+        target=target,
+        size=size,
+        bundle=bundle,
+    )
+    with progress_bar() as progress:
+        path = draw(request, progress)
+        progress(Event("draw", 1))
+    out.print(f"picture: {path}", highlight=False, markup=False, soft_wrap=True)
