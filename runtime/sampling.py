@@ -127,9 +127,7 @@ class Pipeline:
 
         `on_step` is told how many steps are done. Raises InputError for options that do not fit.
         """
-        scheduler = Scheduler(
-            request.scheduler, request.steps, self.prediction_type, request.seed
-        )
+        scheduler = Scheduler(request.scheduler, request.steps, self.prediction_type, request.seed)
         context = self._context(request)
         latent = first_latent(self.size, request.seed) * np.float32(scheduler.first_deviation)
         latents = []

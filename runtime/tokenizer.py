@@ -41,7 +41,7 @@ def _tokenizer() -> "CLIPTokenizer":
     from transformers import CLIPTokenizer
 
     tokens, merges = _vocabulary()
-    return CLIPTokenizer(vocab={token: i for i, token in enumerate(tokens)}, merges=merges)
+    return CLIPTokenizer(vocab={token: i for i, token in enumerate(tokens)}, merges=merges)  # type: ignore[arg-type]  # pairs, as `tokenizers` has them
 
 
 def _vocabulary() -> tuple[list[str], list[tuple[str, str]]]:

@@ -15,11 +15,11 @@ from converter.cache import content_key
 from converter.errors import InputError
 from converter.progress import Event
 from converter.sizes import Size
-from runtime.sampling import NEEDED, Pipeline, PictureRequest
+from runtime.sampling import NEEDED, PictureRequest, Pipeline
 from runtime.staging import chosen_artifacts, open_artifacts, open_reference
 from targets.base import Artifact, Target, ToolchainError
 from targets.manifest import Manifest
-from validate.base import Check, Result, Ruling, Threshold, Verdict
+from validate.base import Check, Result, Ruling, Verdict
 from validate.judge import PictureJudge
 from validate.metrics import measure
 from validate.plan import FOLDER

@@ -18,6 +18,8 @@ SOLVER_STEPS = 50
 SIGMA_DATA, TIMESTEP_SCALING = 0.5, 10.0
 """The constants of the boundary condition, as LCMScheduler of diffusers has them."""
 HUBER = 0.001
+BATCH = 0.5
+"""Share of the full batch: a step runs the UNet four times and once backwards."""
 RANK = 16
 LAYERS = {"unet/": (*ATTENTION, *RESIDUAL, "downsamplers.0.conv", "upsamplers.0.conv")}
 
@@ -47,7 +49,7 @@ def train_consistency(
 
     def loss(d: Draw) -> torch.Tensor:
         bucket = pictures.bucket(d)
-        chosen = bucket.choose(d)
+        chosen = bucket.choose(d, BATCH)
         latents = bucket.latents[chosen]
         count = len(chosen)
         later = (torch.randint(1, SOLVER_STEPS + 1, (count,), generator=d.torch)) * spacing - 1

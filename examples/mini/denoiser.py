@@ -2,19 +2,18 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
 from examples.mini.latents import TrainingSet
 from examples.mini.modules import fresh, named
-from examples.mini.training import Draw, Schedule, Weights, train
+from examples.mini.training import Draw, Weights
 
 STEPS = 1000
 
 
 def alphas() -> torch.Tensor:
-    """Return the cumulative signal powers of SD's noise schedule (scaled linear), float32 [1000]."""
+    """Return the cumulative signal powers of SD's schedule (scaled linear), float32 [1000]."""
     betas = torch.linspace(0.00085**0.5, 0.012**0.5, STEPS, dtype=torch.float64) ** 2
     return torch.cumprod(1 - betas, 0).float()
 
@@ -83,7 +82,8 @@ def noise_loss(
     error = (predict(signal * latents + spread * noise, timesteps) - noise).square()
     ratio = (signal / spread) ** 2
     weight = ratio.clamp(max=5) / ratio
-    return (weight * error).mean()
+    weighted: torch.Tensor = weight * error
+    return weighted.mean()
 
 
 def captioned_loss(denoiser: Denoiser, pictures: TrainingSet) -> Callable[[Draw], torch.Tensor]:

@@ -9,6 +9,7 @@ import torch
 from examples.mini.denoiser import Denoiser, captioned_loss
 from examples.mini.latents import TrainingSet
 from examples.mini.training import Schedule, Weights, train
+
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2", "proj_in", "proj_out")
 RESIDUAL = ("conv1", "conv2", "time_emb_proj", "conv_shortcut")
 TEXT = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
@@ -35,6 +36,7 @@ class LowRank(torch.nn.Module):
         if self.down.dim() == 2:
             return x @ self.down.T @ self.up.T
         (layer,) = self.layer
+        assert isinstance(layer, torch.nn.Conv2d) and not isinstance(layer.padding, str)
         hidden = torch.nn.functional.conv2d(
             x, self.down, stride=layer.stride, padding=layer.padding
         )

@@ -151,7 +151,9 @@ def _polygon(corners: list[tuple[float, float]]) -> Callable[[Array, Array], Arr
 def _star() -> list[tuple[float, float]]:
     turns = np.arange(10) * np.pi / 5
     reach = np.where(np.arange(10) % 2 == 0, 0.98, 0.42)
-    return [(float(r * np.sin(t)), float(-r * np.cos(t))) for r, t in zip(reach, turns, strict=True)]
+    return [
+        (float(r * np.sin(t)), float(-r * np.cos(t))) for r, t in zip(reach, turns, strict=True)
+    ]
 
 
 _A, _B = 0.29, 0.9

@@ -75,6 +75,8 @@ def _layers(rgb: Array) -> tuple[Array, Array, Array]:
         return background, background, np.zeros(away.shape)
     front = np.median(rgb[:, away > far], axis=1)
     axis = front - background
+    if np.linalg.norm(axis) < CONTRAST:  # nothing has one colour of its own
+        return background, background, np.zeros(away.shape)
     along = np.tensordot(axis, rgb - background[:, None, None], axes=1) / (axis @ axis)
     return background, front, along.clip(0, 1)
 
@@ -110,9 +112,7 @@ def _nudged(covered: Array, scene: Scene, outline: bool) -> tuple[float, bool, S
         for i in (-1, 0, 1)
         for j in (-1, 0, 1)
     ]
-    return max(
-        ((_overlap(covered, s, outline), outline, s) for s in tried), key=lambda fit: fit[0]
-    )
+    return max(((_overlap(covered, s, outline), outline, s) for s in tried), key=lambda fit: fit[0])
 
 
 def _overlap(covered: Array, scene: Scene, outline: bool) -> float:

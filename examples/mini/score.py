@@ -20,7 +20,7 @@ from converter.sizes import Size
 from converter.weights import Array
 from examples.mini.pictures import DAY, DUSK, SHAPES, Palette, Scene, edges, random_scene
 from examples.mini.recognise import overlap_with, recognise
-from runtime.sampling import Pipeline, PictureRequest
+from runtime.sampling import PictureRequest, Pipeline
 from runtime.staging import open_reference
 from validate.references import open_torch_reference
 
@@ -85,9 +85,7 @@ def reference(recipe: Recipe, files: Path, size: Size = SQUARE) -> Iterator[Pipe
         yield pipeline
 
 
-def draw(
-    pipeline: Pipeline, scenes: Sequence[Scene], request: PictureRequest
-) -> list[Array]:
+def draw(pipeline: Pipeline, scenes: Sequence[Scene], request: PictureRequest) -> list[Array]:
     """Draw the caption of every scene, each from its own seed."""
     return [
         pipeline.draw(replace(request, prompt=scene.caption(), seed=index)).picture
@@ -133,7 +131,9 @@ def main() -> None:
             with reference(recipe, options.files, size) as pipeline:
                 pictures = draw(pipeline, scenes, recipe.request)
             right = accuracy(pictures, scenes, recipe.colours)
-            print(f"{size} {name}: {right:.0%} right, {outlined(pictures):.0%} outlined", flush=True)
+            print(
+                f"{size} {name}: {right:.0%} right, {outlined(pictures):.0%} outlined", flush=True
+            )
         with with_controlnet(options.files, size) as pipeline:
             pictures = follow_edges(pipeline, scenes)
         print(f"{size} ControlNet: {in_place(pictures, scenes):.0%} in place", flush=True)

@@ -91,7 +91,8 @@ def train(
         optimiser.step()
         decay = min(schedule.average, (step + 1) / (step + 10))
         with torch.no_grad():
-            torch._foreach_lerp_(list(averaged.values()), values, 1 - decay)
+            for mean, now in zip(averaged.values(), values, strict=True):
+                mean.lerp_(now, 1 - decay)
         if after_step is not None:
             after_step(averaged)
         smooth += (value.item() - smooth) * max(0.02, 1 / (step - first + 1))

@@ -22,8 +22,6 @@ ON_SMALL = 2800
 def train_vae(path: Path, seed: int, schedule: Schedule) -> Weights:
     """Train both halves; names are ``encoder/...`` and ``decoder/...``."""
     encoder, decoder = fresh("vae_encoder", seed), fresh("vae_decoder", seed + 1)
-    for half in (encoder, decoder):
-        half.to(memory_format=torch.channels_last)
     small = torch.from_numpy(pool(POOL, Size(32, 32), seed, (DAY, DUSK)))
     large = torch.from_numpy(pool(POOL, Size(64, 64), seed + 1, (DAY, DAY, DUSK)))
 
@@ -60,7 +58,8 @@ def _round_trip(
     log_variance = log_variance.clamp(-30, 20)
     latent = mean + torch.exp(0.5 * log_variance) * d.normal_like(mean)
     divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
-    return _distance(decoder(latent), pictures) + KL * divergence
+    distance: torch.Tensor = _distance(decoder(latent), pictures) + KL * divergence
+    return distance
 
 
 def _distance(picture: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
@@ -81,15 +80,14 @@ class Vae:
             half.load_state_dict({name: weights[prefix + name] for name in half.state_dict()})
             half.requires_grad_(requires_grad=False)
         assert MINI.vae is not None
-        self.factor = MINI.vae.scaling_factor
+        self.factor, channels = MINI.vae.scaling_factor, MINI.vae.latent_channels
         pictures = torch.from_numpy(pool(512, Size(64, 64), seed, (DAY,)))
         shrink = 1 / (self.factor * float(self._mean(pictures).std()))
-        half = MINI.vae.latent_channels
-        weight, bias = self.encoder.quant_conv.weight, self.encoder.quant_conv.bias
-        weight[:half] *= shrink
-        bias[:half] *= shrink
-        bias[half:] += 2 * float(np.log(shrink))
-        self.decoder.post_quant_conv.weight /= shrink
+        moments = self.encoder.get_parameter("quant_conv.bias")
+        moments[:channels] *= shrink
+        moments[channels:] += 2 * float(np.log(shrink))  # the other half are log variances
+        self.encoder.get_parameter("quant_conv.weight")[:channels] *= shrink
+        self.decoder.get_parameter("post_quant_conv.weight").div_(shrink)
 
     def _mean(self, pictures: torch.Tensor) -> torch.Tensor:
         with torch.no_grad():
@@ -110,8 +108,8 @@ class Vae:
         """Train the decoder on alone; the encoder and so the latents stay."""
         kinds = [(Size(64, 64), 8, 3072), (Size(128, 128), 2, 512)]
         pictures = [torch.from_numpy(pool(n, size, seed, palettes)) for size, _, n in kinds]
-        latents = [torch.cat([self._mean(part) for part in p.split(64)]) for p in pictures]
-        self.decoder.requires_grad_(requires_grad=True).to(memory_format=torch.channels_last)
+        latents = [torch.cat([self._mean(part) for part in torch.split(p, 64)]) for p in pictures]
+        self.decoder.requires_grad_(requires_grad=True)
 
         def loss(d: Draw) -> torch.Tensor:
             which = int(d.step % 4 == 3)

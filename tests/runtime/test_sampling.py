@@ -8,7 +8,7 @@ from converter.errors import InputError
 from converter.interface import Interface, Port
 from converter.sizes import Size
 from converter.weights import Array
-from runtime.sampling import Network, Pipeline, PictureRequest, first_latent, to_pixels
+from runtime.sampling import Network, PictureRequest, Pipeline, first_latent, to_pixels
 from targets.base import Runner
 
 SIZE = Size(16, 8)

@@ -68,7 +68,9 @@ def test_the_report_begins_with_what_was_drawn(go: Go, place: Place) -> None:
     ],
     ids=["zeros", "channels", "nan", "noise"],
 )
-def test_another_picture_fails(corrupt: Callable[[Array], Array], go: Go, target: FakeTarget) -> None:
+def test_another_picture_fails(
+    corrupt: Callable[[Array], Array], go: Go, target: FakeTarget
+) -> None:
     target.corrupt = corrupt
     assert picture(go()).verdict is Verdict.FAIL
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from converter.weights import Array
+from runtime.png import data_uri, png
 from validate.report.pictures import LARGEST, side_by_side
 from validate.report.plots import histogram, scatter
-from runtime.png import data_uri, png
 
 RNG = np.random.default_rng(3)
 
