@@ -8,11 +8,13 @@ PROMPTS = (
     # Most positions hold padding.
     "a photograph of an astronaut riding a horse on the moon",
     # As long as a prompt can be: every position holds a word.
-    "an oil painting of a small harbor town at sunset, fishing boats tied to a wooden pier, "
-    "warm light on wet cobblestones, seagulls above the rooftops, distant mountains under "
-    "orange clouds, visible brush strokes, rich colors, high detail, dramatic shadows, "
-    "reflections in the calm water, a lighthouse on the cliff, in the style of a dutch "
-    "master, award winning, soft",
+    (
+        "an oil painting of a small harbor town at sunset, fishing boats tied to a wooden pier, "
+        "warm light on wet cobblestones, seagulls above the rooftops, distant mountains under "
+        "orange clouds, visible brush strokes, rich colors, high detail, dramatic shadows, "
+        "reflections in the calm water, a lighthouse on the cliff, in the style of a dutch "
+        "master, award winning, soft"
+    ),
     # No text: the unconditional half of classifier-free guidance.
     "",
 )
