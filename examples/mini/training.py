@@ -72,7 +72,9 @@ def train(
     if path.exists():
         return load_file(path)
     names, values = list(parameters), list(parameters.values())
-    optimiser = torch.optim.AdamW(values, schedule.rate, betas=(0.9, 0.99), weight_decay=1e-3)
+    optimiser = torch.optim.AdamW(
+        values, schedule.rate, betas=(0.9, 0.99), weight_decay=1e-3, fused=True
+    )
     averaged = {name: value.detach().clone() for name, value in parameters.items()}
     state_path = path.with_suffix(".state")
     first = 0
