@@ -35,9 +35,9 @@ def generate(request: GenerateRequest, progress: Progress = silent) -> Path:
     """
     manifest = Manifest.load(request.artifacts)
     bundle = manifest.load_bundle(request.bundle)
+    size = _size(request, manifest)
     target = get_target(request.target)
     target.check_ready()
-    size = _size(request, manifest)
     steps = request.picture.steps
     cut = overflow(request.picture.prompt)
     note = f'the prompt is longer than 77 tokens; not used: "{cut}"' if cut else ""
