@@ -52,7 +52,7 @@ def train_consistency(
         chosen = bucket.choose(d, BATCH)
         latents = bucket.latents[chosen]
         count = len(chosen)
-        later = (torch.randint(1, SOLVER_STEPS + 1, (count,), generator=d.torch)) * spacing - 1
+        later = (torch.randint(1, SOLVER_STEPS + 1, (count,), generator=d.generator)) * spacing - 1
         earlier = (later - spacing).clamp(min=0)
         signal, spread = at(later)
         noisy = signal * latents + spread * d.normal_like(latents)

@@ -76,7 +76,7 @@ def noise_loss(
     latents: torch.Tensor, d: Draw, predict: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 ) -> torch.Tensor:
     """Squared error of the predicted noise, weighted by min(SNR, 5) / SNR (arXiv 2303.09556)."""
-    timesteps = torch.randint(0, STEPS, latents.shape[:1], generator=d.torch)
+    timesteps = torch.randint(0, STEPS, latents.shape[:1], generator=d.generator)
     noise = d.normal_like(latents)
     signal, spread = at(timesteps)
     error = (predict(signal * latents + spread * noise, timesteps) - noise).square()

@@ -42,7 +42,7 @@ class Bucket:
 
     def choose(self, d: Draw, share: float = 1.0) -> torch.Tensor:
         """Choose the indices of one step's pictures: a share of the full batch."""
-        return torch.randint(0, len(self.scenes), (int(self.batch * share),), generator=d.torch)
+        return torch.randint(0, len(self.scenes), (int(self.batch * share),), generator=d.generator)
 
 
 SIZES = (
@@ -68,15 +68,15 @@ class TrainingSet:
 
     def bucket(self, d: Draw) -> Bucket:
         """Choose the size of one step."""
-        return self.buckets[int(d.numpy.choice(len(SIZES), p=[share for *_, share in SIZES]))]
+        return self.buckets[int(d.rng.choice(len(SIZES), p=[share for *_, share in SIZES]))]
 
     def captions(
         self, bucket: Bucket, chosen: torch.Tensor, d: Draw, dropped: float = NO_CAPTION
     ) -> torch.Tensor:
         """Token ids of the chosen pictures, a share of them without a caption."""
-        wording = torch.randint(0, 2, chosen.shape, generator=d.torch)
+        wording = torch.randint(0, 2, chosen.shape, generator=d.generator)
         tokens = bucket.tokens[chosen, wording]
-        drop = torch.rand(chosen.shape, generator=d.torch) < dropped
+        drop = torch.rand(chosen.shape, generator=d.generator) < dropped
         return torch.where(drop[:, None], self.empty, tokens)
 
 

@@ -29,7 +29,7 @@ GUIDANCE = 4.0
 """The guidance that the base is drawn with, and that the LCM-LoRA has swallowed."""
 
 VAE = Schedule(steps=6000, rate=1.5e-3, hold=0.64, average=0.99)
-DECODER = Schedule(steps=2000, rate=6e-4, hold=0.4, average=0.99)
+DECODER = Schedule(steps=4600, rate=8e-4, hold=0.4, average=0.99)
 BASE = Schedule(steps=5400, rate=1e-3)
 STYLE = Schedule(steps=400, rate=1e-3, warm_up=50, average=0.99)
 LCM = Schedule(steps=1000, rate=5e-4, warm_up=100, average=0.99)

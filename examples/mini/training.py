@@ -36,8 +36,8 @@ class Draw:
     """The random numbers of one step: the same for a step, whenever it runs."""
 
     step: int
-    numpy: np.random.Generator
-    torch: torch.Generator
+    rng: np.random.Generator
+    generator: torch.Generator
 
     @classmethod
     def at(cls, seed: int, step: int) -> "Draw":
@@ -50,7 +50,7 @@ class Draw:
 
     def normal_like(self, tensor: torch.Tensor) -> torch.Tensor:
         """Standard normal noise in a tensor's shape."""
-        return torch.randn(tensor.shape, generator=self.torch)
+        return torch.randn(tensor.shape, generator=self.generator)
 
 
 Weights = dict[str, torch.Tensor]
@@ -70,7 +70,8 @@ def train(
     `after_step` is shown the averaged weights after every step.
     """
     if path.exists():
-        return load_file(path)
+        finished: Weights = load_file(path)
+        return finished
     names, values = list(parameters), list(parameters.values())
     optimiser = torch.optim.AdamW(
         values, schedule.rate, betas=(0.9, 0.99), weight_decay=1e-3, fused=True

@@ -28,7 +28,7 @@ def train_vae(path: Path, seed: int, schedule: Schedule) -> Weights:
 
     def loss(d: Draw) -> torch.Tensor:
         pictures, batch = (small, 16) if d.step < ON_SMALL and d.step % 2 == 0 else (large, 4)
-        chosen = pictures[torch.randint(0, POOL, (batch,), generator=d.torch)]
+        chosen = pictures[torch.randint(0, POOL, (batch,), generator=d.generator)]
         return _round_trip(encoder, decoder, chosen, d)
 
     parameters = {**named("encoder/", encoder), **named("decoder/", decoder)}
@@ -117,7 +117,7 @@ class Vae:
         def loss(d: Draw) -> torch.Tensor:
             which = int(d.step % 4 == 3)
             _, batch, count = kinds[which]
-            chosen = torch.randint(0, count, (batch,), generator=d.torch)
+            chosen = torch.randint(0, count, (batch,), generator=d.generator)
             return _distance(self.decoder(latents[which][chosen]), pictures[which][chosen])
 
         weights = train(path, seed, named("", self.decoder), loss, schedule)

@@ -54,7 +54,7 @@ def test_a_steps_random_numbers_do_not_depend_on_the_steps_before() -> None:
     like = torch.empty(4)
     assert torch.equal(Draw.at(1, 9).normal_like(like), Draw.at(1, 9).normal_like(like))
     assert not torch.equal(Draw.at(1, 9).normal_like(like), Draw.at(1, 10).normal_like(like))
-    assert Draw.at(1, 9).numpy.random() == Draw.at(1, 9).numpy.random()
+    assert Draw.at(1, 9).rng.random() == Draw.at(1, 9).rng.random()
 
 
 def test_the_rate_warms_up_stays_and_falls() -> None:
