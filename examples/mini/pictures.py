@@ -95,11 +95,11 @@ def distance(scene: Scene, size: Size) -> Array:
     return np.asarray(SHAPES[scene.shape](x, y) * scale)
 
 
-def mask(scene: Scene, size: Size, *, outline: bool = False) -> Array:
+def mask(scene: Scene, size: Size, *, outline: bool = False, stroke: float = STROKE) -> Array:
     """How much of each pixel the shape covers, 0 to 1: [H, W]. `outline` leaves only a stroke."""
     edge = distance(scene, size)
     if outline:
-        edge = abs(edge) - STROKE * min(size.width, size.height) / 2
+        edge = abs(edge) - stroke * min(size.width, size.height) / 2
     return np.clip(0.5 - edge, 0, 1)
 
 

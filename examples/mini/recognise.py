@@ -58,6 +58,23 @@ def recognise(picture: Array, palette: Palette = DAY) -> Seen:
     )
 
 
+def is_outline(picture: Array, shape: str) -> bool:
+    """Whether a stroke along the edge of this shape, thin or thick, fits better than all of it."""
+    rgb = (np.nan_to_num(np.asarray(picture, np.float64), nan=-1.0).clip(-1, 1) + 1) / 2
+    covered = _layers(rgb)[2]
+    if covered.mean() < FEWEST:
+        return False
+    size, box = Size(covered.shape[1], covered.shape[0]), _box(covered)
+    filled = _placed(shape, box, size, outline=False)
+    stroked = _placed(shape, box, size, outline=True)
+    thick = (
+        _intersection_over_union(covered, mask(s, size, outline=True, stroke=width * STROKE))
+        for width in (1, 2)
+        for s in _around(stroked, size)
+    )
+    return max(thick) > max(_overlap(covered, s, outline=False) for s in _around(filled, size))
+
+
 def overlap_with(picture: Array, scene: Scene) -> float:
     """Return the intersection over union of the picture's shape and the scene's, in its place."""
     rgb = (np.nan_to_num(np.asarray(picture, np.float64), nan=-1.0).clip(-1, 1) + 1) / 2
@@ -88,8 +105,7 @@ def _nearest(colour: Array, palette: Palette) -> str:
 def _best_fit(covered: Array) -> tuple[float, str, bool]:
     """Lay every template over the cover, then nudge the three best: (overlap, shape, outlined)."""
     size = Size(covered.shape[1], covered.shape[0])
-    soft = _smooth(covered)
-    box = (*_extent(soft.max(axis=0)), *_extent(soft.max(axis=1)))
+    box = _box(covered)
     fits = []
     for shape in SHAPES:
         for outline in (False, True):
@@ -103,16 +119,30 @@ def _best_fit(covered: Array) -> tuple[float, str, bool]:
     return overlap, scene.shape, outline
 
 
+def _box(covered: Array) -> tuple[float, ...]:
+    soft = _smooth(covered)
+    return (*_extent(soft.max(axis=0)), *_extent(soft.max(axis=1)))
+
+
 def _nudged(covered: Array, scene: Scene, outline: bool) -> tuple[float, bool, Scene]:
-    """Try a pixel to each side and a little more or less extent."""
-    across, down = 1 / covered.shape[1], 1 / covered.shape[0]
-    tried = [
-        replace(scene, x=scene.x + i * across, y=scene.y + j * down, radius=scene.radius * scale)
+    size = Size(covered.shape[1], covered.shape[0])
+    tried = ((_overlap(covered, s, outline), outline, s) for s in _around(scene, size))
+    return max(tried, key=lambda fit: fit[0])
+
+
+def _around(scene: Scene, size: Size) -> list[Scene]:
+    """The scene a pixel to each side and with a little more or less extent."""
+    return [
+        replace(
+            scene,
+            x=scene.x + i / size.width,
+            y=scene.y + j / size.height,
+            radius=scene.radius * scale,
+        )
         for scale in (0.94, 1.0, 1.06)
         for i in (-1, 0, 1)
         for j in (-1, 0, 1)
     ]
-    return max(((_overlap(covered, s, outline), outline, s) for s in tried), key=lambda fit: fit[0])
 
 
 def _overlap(covered: Array, scene: Scene, outline: bool) -> float:

@@ -19,7 +19,7 @@ from converter.export import AdapterChoice, ExportRequest, export
 from converter.sizes import Size
 from converter.weights import Array
 from examples.mini.pictures import DAY, DUSK, SHAPES, Palette, Scene, edges, random_scene
-from examples.mini.recognise import overlap_with, recognise
+from examples.mini.recognise import is_outline, overlap_with, recognise
 from runtime.sampling import PictureRequest, Pipeline
 from runtime.staging import open_reference
 from validate.references import open_torch_reference
@@ -99,9 +99,10 @@ def accuracy(pictures: Sequence[Array], scenes: Sequence[Scene], palette: Palett
     return float(np.mean([recognise(picture, palette).shows(scene) for picture, scene in seen]))
 
 
-def outlined(pictures: Sequence[Array]) -> float:
-    """Return the share of pictures that show an outline."""
-    return float(np.mean([recognise(picture).outlined for picture in pictures]))
+def outlined(pictures: Sequence[Array], scenes: Sequence[Scene]) -> float:
+    """Return the share of pictures that show their scene's shape as an outline."""
+    seen = zip(pictures, scenes, strict=True)
+    return float(np.mean([is_outline(picture, scene.shape) for picture, scene in seen]))
 
 
 def follow_edges(pipeline: Pipeline, scenes: Sequence[Scene]) -> list[Array]:
@@ -132,7 +133,8 @@ def main() -> None:
                 pictures = draw(pipeline, scenes, recipe.request)
             right = accuracy(pictures, scenes, recipe.colours)
             print(
-                f"{size} {name}: {right:.0%} right, {outlined(pictures):.0%} outlined", flush=True
+                f"{size} {name}: {right:.0%} right, {outlined(pictures, scenes):.0%} outlined",
+                flush=True,
             )
         with with_controlnet(options.files, size) as pipeline:
             pictures = follow_edges(pipeline, scenes)

@@ -109,8 +109,8 @@ def test_every_size_draws(size: Size, exported: Exported) -> None:
 
 
 def test_the_style_lora_draws_outlines(exported: Exported) -> None:
-    assert outlined(drawn(exported("style LoRA"), "style LoRA", FEW)) >= 0.75
-    assert outlined(drawn(exported(BASE), BASE, FEW)) <= 0.1
+    assert outlined(drawn(exported("style LoRA"), "style LoRA", FEW), FEW) >= 0.6
+    assert outlined(drawn(exported(BASE), BASE, FEW), FEW) <= 0.1
 
 
 def test_a_lora_that_is_not_merged_shows(exported: Exported) -> None:

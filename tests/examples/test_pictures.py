@@ -3,7 +3,7 @@ import pytest
 
 from converter.sizes import Size
 from examples.mini.pictures import DAY, DUSK, SHAPES, Scene, draw, edges, mask, random_scene
-from examples.mini.recognise import overlap_with, recognise
+from examples.mini.recognise import is_outline, overlap_with, recognise
 
 SIZES = [Size(64, 64), Size(128, 64), Size(64, 128), Size(128, 128)]
 
@@ -46,6 +46,7 @@ def test_what_is_drawn_is_recognised(size: Size, outline: bool) -> None:
         for scene in scenes(20, size):
             seen = recognise(draw(scene, size, palette, outline=outline), palette)
             assert seen.shows(scene) and seen.outlined == outline
+            assert is_outline(draw(scene, size, palette, outline=outline), scene.shape) == outline
 
 
 def test_a_little_noise_does_not_matter() -> None:

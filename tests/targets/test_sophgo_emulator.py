@@ -1,5 +1,6 @@
 """Real bmodels on the vendor's chip emulator against torch: the whole way, at two sizes."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,21 @@ from converter.bundle import Bundle
 from converter.modules import load_module
 from converter.sizes import Size
 from converter.weights import Array
+from examples.mini.pictures import Scene
+from examples.mini.recognise import recognise
+from examples.mini.score import FILES, QUICK, RECIPES
+from runtime.sampling import NEEDED
+from runtime.staging import open_artifacts, open_reference
 from sdconv.main import run
 from targets.base import Artifact, Runner
 from targets.compile import CompileRequest, compile_bundle
 from targets.sophgo.target import SophgoTarget
 from targets.sophgo.toolchain import TpuMlir
+from validate.base import Verdict
+from validate.judge import PictureJudge
+from validate.metrics import measure
+from validate.references import open_torch_reference
+from validate.thresholds import picture_threshold
 
 pytestmark = pytest.mark.slow
 
@@ -92,6 +103,21 @@ def test_text_encoder_and_autoencoder(
         with SophgoTarget().open(artifact, tmp_path) as runner:
             error = relative_error(small_bundle, artifact, runner)
             assert error < LIMITS[artifact.precision], artifact.component
+
+
+def test_a_bmodel_draws_what_it_is_told(tpu_mlir: TpuMlir, tmp_path: Path) -> None:
+    bundle = RECIPES["LCM-LoRA, 4 steps"].export(FILES, tmp_path / "bundle")
+    size, scene = Size(64, 64), Scene("circle", "red", "blue")
+    request = CompileRequest(bundle.folder, "bm1684x", (size,), tmp_path, components=NEEDED)
+    manifest = compile_bundle(request)
+    asked = replace(QUICK, prompt=scene.caption())
+    with open_artifacts(manifest, bundle, SophgoTarget(), size) as pipeline:
+        picture = pipeline.draw(asked).picture
+    with open_reference(bundle, size, open_torch_reference) as pipeline:
+        wanted = pipeline.draw(asked).picture
+    assert recognise(picture).shows(scene)
+    measured = measure(picture.clip(-1, 1), wanted.clip(-1, 1))
+    assert PictureJudge().rule(measured, picture_threshold("bf16")).verdict is Verdict.PASS
 
 
 def test_a_runner_answers_more_than_once_and_refuses_a_wrong_shape(
