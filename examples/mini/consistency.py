@@ -20,7 +20,7 @@ SIGMA_DATA, TIMESTEP_SCALING = 0.5, 10.0
 HUBER = 0.001
 BATCH = 0.5
 """Share of the full batch: a step runs the UNet four times and once backwards."""
-RANK = 16
+RANK = 13
 LAYERS = {"unet/": (*ATTENTION, *RESIDUAL, "downsamplers.0.conv", "upsamplers.0.conv")}
 
 

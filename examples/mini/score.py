@@ -1,6 +1,6 @@
 """How well the miniature draws: 50 fixed prompts, judged by `examples.mini.recognise`.
 
-    python -m examples.mini.score [--files FOLDER] [--sheet contact-sheet.png]
+    python -m examples.mini.score [--files FOLDER] [--sizes 64x64,128x128] [--prompts 50]
 
 Everything runs through the tool itself: `export` merges the LoRAs, the fp32 reference draws.
 """
@@ -16,7 +16,7 @@ import numpy as np
 
 from converter.bundle import Bundle
 from converter.export import AdapterChoice, ExportRequest, export
-from converter.sizes import Size
+from converter.sizes import Size, parse_sizes
 from converter.weights import Array
 from examples.mini.pictures import DAY, DUSK, SHAPES, Palette, Scene, edges, random_scene
 from examples.mini.recognise import is_outline, overlap_with, recognise
@@ -125,9 +125,11 @@ def main() -> None:
     """Print every score."""
     parser = argparse.ArgumentParser(description="Score the miniature's pictures.")
     parser.add_argument("--files", type=Path, default=FILES, help="where the five files are")
+    parser.add_argument("--sizes", default=",".join(map(str, SIZES)), help="comma-separated")
+    parser.add_argument("--prompts", type=int, default=PROMPTS, help="how many of the fixed ones")
     options = parser.parse_args()
-    for size in SIZES:
-        scenes = fixed_scenes(PROMPTS, size)
+    for size in parse_sizes(options.sizes):
+        scenes = fixed_scenes(options.prompts, size)
         for name, recipe in RECIPES.items():
             with reference(recipe, options.files, size) as pipeline:
                 pictures = draw(pipeline, scenes, recipe.request)

@@ -35,7 +35,7 @@ SCENES = (
 )
 SCALE = 2
 GAP = 10
-WORDS = 170
+WORDS = 190
 """Width of the column that holds the prompts, in pixels."""
 
 
