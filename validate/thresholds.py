@@ -105,7 +105,7 @@ def threshold_for(component: str, precision: str) -> Threshold:
     return THRESHOLDS[precision]
 
 
-PICTURE_DB = {"f32": (60.0, 90.0), "f16": (22.0, 32.0), "bf16": (18.0, 26.0)}
+PICTURE_DB = {"f32": (70.0, 110.0), "f16": (28.0, 42.0), "bf16": (25.0, 40.0)}
 """PSNR needed and usual of whole pictures; a precision that is not listed gets the last row."""
 
 
@@ -120,6 +120,6 @@ def picture_threshold(precision: str) -> Threshold:
         gain=0.2,
         max_abs_error=None,
         reason="Sampling feeds every step's error to the next, so a picture differs more than any "
-        "component's output. Two different scenes agree to about 8 dB; the same scene with a "
-        "shifted edge to about 20 dB.",
+        "component's output. Measured over 4 steps: 119 dB in fp32; 49 dB with the UNet in fp16 and "
+        "the VAE in bf16. A circle shifted by a pixel agrees to 16 dB, in another colour to 11 dB or less.",
     )
