@@ -8,6 +8,7 @@ is the command a user would type, and is printed.
 import json
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from examples.mini.pictures import Scene
@@ -37,8 +38,7 @@ def main() -> None:
     for target in targets:
         options = ("--target", target, "--sizes", SIZES[target], "-o", artifacts, "--no-validate")
         sdconv("compile", "-n", bundle, *options)
-    quick = ("--scheduler", QUICK.scheduler, "--steps", QUICK.steps, "--guidance", QUICK.guidance)
-    sdconv("validate", artifacts, "--prompt", SCENE.caption(), *quick)
+    sdconv("validate", artifacts, *replace(QUICK, prompt=SCENE.caption()).command())
     report = json.loads((artifacts / "report.json").read_text())
     print(f'\nasked for: "{SCENE.caption()}"')
     for result in report["results"]:
@@ -70,7 +70,7 @@ def sophgo_ready() -> bool:
 
 def sdconv(*arguments: object) -> None:
     """Run one command of the tool as a user would; stop the demo if it fails."""
-    words = [f"{a:g}" if isinstance(a, float) else str(a) for a in arguments]
+    words = [str(argument) for argument in arguments]
     print(f"\n$ sdconv {shlex.join(words)}", flush=True)
     code = run(words)
     if code:

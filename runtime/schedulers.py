@@ -22,6 +22,16 @@ TRAINED = {
 """How every Stable Diffusion 1.x and 2.x was trained (CompVis `v1-inference.yaml`)."""
 
 
+def alpha_bar(timestep: int) -> float:
+    """Share of the signal's variance left at a timestep of Stable Diffusion's training.
+
+    The "scaled linear" schedule: sqrt(beta) runs evenly from sqrt(0.00085) to sqrt(0.012) over
+    1000 steps, and abar_t is the product of 1 - beta up to and including t.
+    """
+    betas = np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2
+    return float(np.prod(1 - betas[: timestep + 1]))
+
+
 class Scheduler:
     """A schedule of `steps` steps. `seed` decides the noise that LCM adds between them."""
 

@@ -9,9 +9,7 @@ from sdconv import picture_options as options
 
 
 def generate(
-    artifacts: Annotated[
-        Path, typer.Argument(help="Folder with a manifest.json, made by 'sdconv compile'.")
-    ],
+    artifacts: options.Artifacts,
     prompt: Annotated[str, typer.Option("-p", "--prompt", help="What to draw.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="PNG file.")] = Path("picture.png"),
     target: Annotated[
@@ -20,9 +18,7 @@ def generate(
     size: Annotated[
         str | None, typer.Option(help="WIDTHxHEIGHT.  [default: the first compiled]")
     ] = None,
-    bundle: Annotated[
-        Path | None, typer.Option(help="Where the bundle is now, if it was moved.")
-    ] = None,
+    bundle: options.MovedBundle = None,
     negative: options.Negative = "",
     scheduler: options.SchedulerName = options.SCHEDULER,
     steps: options.Steps = options.STEPS,
@@ -30,7 +26,6 @@ def generate(
     seed: options.Seed = 0,
 ) -> None:
     """Draw a picture with the artifacts of one target."""
-    from converter.progress import Event
     from runtime.generate import GenerateRequest
     from runtime.generate import generate as draw
     from runtime.sampling import PictureRequest
@@ -46,5 +41,4 @@ def generate(
     )
     with progress_bar() as progress:
         path = draw(request, progress)
-        progress(Event("draw", 1))
     out.print(f"picture: {path}", highlight=False, markup=False, soft_wrap=True)

@@ -9,18 +9,14 @@ from sdconv import picture_options as options
 
 
 def validate(
-    artifacts: Annotated[
-        Path, typer.Argument(help="Folder with a manifest.json, made by 'sdconv compile'.")
-    ],
+    artifacts: options.Artifacts,
     report: Annotated[
         Path | None, typer.Option(help="HTML report.  [default: ARTIFACTS/report.html]")
     ] = None,
     json: Annotated[
         Path | None, typer.Option(help="JSON report.  [default: ARTIFACTS/report.json]")
     ] = None,
-    bundle: Annotated[
-        Path | None, typer.Option(help="Where the bundle is now, if it was moved.")
-    ] = None,
+    bundle: options.MovedBundle = None,
     emulator_budget: Annotated[
         float,
         typer.Option(min=0, help="Minutes on a chip's emulator for one artifact or picture."),

@@ -15,6 +15,9 @@ from pathlib import Path
 from converter.sizes import Size
 from converter.weights import Array
 
+PICTURE_LEVEL = "picture"
+"""The level of results that all components have together: what they draw."""
+
 
 class Verdict(StrEnum):
     """Whether artifacts may be trusted. INCOMPLETE: nothing is wrong so far, not all was run."""
@@ -202,7 +205,7 @@ class Report:
 
     def _share(self, verdict: Verdict) -> str:
         """How many of the artifacts, and of the pictures if there are any, have that verdict."""
-        drawn = [result for result in self.results if result.level == "picture"]
+        drawn = [result for result in self.results if result.level == PICTURE_LEVEL]
         parts = [(self.count(verdict), len(self.results), "artifacts")]
         if drawn:
             count = sum(result.verdict is verdict for result in drawn)

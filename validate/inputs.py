@@ -14,6 +14,7 @@ from converter.errors import InputError
 from converter.interface import Interface
 from converter.sizes import LATENT_SCALE
 from converter.weights import Array
+from runtime.schedulers import alpha_bar
 from validate.base import Case
 from validate.drawing import draw
 from validate.prompts import token_rows
@@ -133,16 +134,6 @@ def _noisy_latent(wanted: _Wanted, origins: Origins) -> Array:
     clean = _latent(wanted, origins) * origins.scaling_factor
     noise = generator("noise", wanted.scene.name).standard_normal(wanted.shape, np.float32)
     return np.asarray(np.sqrt(kept) * clean + np.sqrt(1 - kept) * noise)
-
-
-def alpha_bar(timestep: int) -> float:
-    """Share of the signal's variance left at a timestep of Stable Diffusion's training.
-
-    The "scaled linear" schedule: sqrt(beta) runs evenly from sqrt(0.00085) to sqrt(0.012) over
-    1000 steps, and abar_t is the product of 1 - beta up to and including t.
-    """
-    betas = np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2
-    return float(np.prod(1 - betas[: timestep + 1]))
 
 
 _PORTS: dict[str, dict[str, Callable[[_Wanted, Origins], Array]]] = {

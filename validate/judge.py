@@ -1,6 +1,6 @@
 """From a measurement to a verdict and the sentence that explains it."""
 
-from validate.base import Agreement, Judge, Measurement, Ruling, Threshold, Verdict
+from validate.base import PICTURE_LEVEL, Agreement, Judge, Measurement, Ruling, Threshold, Verdict
 from validate.thresholds import picture_threshold, threshold_for
 
 
@@ -32,7 +32,7 @@ class ComponentJudge(Judge):
 class PictureJudge(ComponentJudge):
     """Compares the pictures that all components draw together."""
 
-    level = "picture"
+    level = PICTURE_LEVEL
 
     def threshold(self, component: str, precision: str) -> Threshold:
         """The row for pictures, whatever the component."""

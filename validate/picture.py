@@ -19,15 +19,14 @@ from runtime.sampling import NEEDED, PictureRequest, Pipeline
 from runtime.staging import chosen_artifacts, open_artifacts, open_reference
 from targets.base import Artifact, Target, ToolchainError
 from targets.manifest import Manifest
-from validate.base import Check, Result, Ruling, Verdict
+from validate.base import PICTURE_LEVEL, Check, Result, Ruling, Verdict
 from validate.judge import PictureJudge
 from validate.metrics import measure
 from validate.plan import FOLDER
 from validate.references import OpenReference
-from validate.run import NOT_RUN, Bench
+from validate.run import NOT_RUN, Bench, too_slow
 from validate.store import CaseStore
 
-LEVEL = PictureJudge.level
 PORT = "picture"
 VERSION = 1
 """Raise it when the sampling loop gives another picture than before."""
@@ -184,11 +183,7 @@ def _hindrance(
         seconds += once * -(-runs[component] // artifact.batch)
     if seconds <= bench.emulator_budget:
         return None
-    return Ruling(
-        Verdict.INCOMPLETE,
-        f"not drawn on the emulator: about {max(1, round(seconds / 60))} min "
-        f"(--emulator-budget is {bench.emulator_budget / 60:g} min)",
-    )
+    return too_slow("not drawn", seconds, bench)
 
 
 def _judge(sitting: Sitting, request: PictureRequest, missing: Ruling) -> Result:
@@ -218,7 +213,7 @@ def _judge(sitting: Sitting, request: PictureRequest, missing: Ruling) -> Result
         size=sitting.size,
         batch=1,
         precision=sitting.precision,
-        level=LEVEL,
+        level=PICTURE_LEVEL,
         path=", ".join(dict.fromkeys(a.path for a in sitting.artifacts.values())),
         threshold=threshold,
         checks=(check,),

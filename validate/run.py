@@ -83,6 +83,15 @@ def _run_subject(subject: Subject, group: Group, references: References, bench: 
     return Outcome(note, missing)
 
 
+def too_slow(what: str, seconds: float, bench: Bench) -> Ruling:
+    """Return the ruling on what the emulator has no time for: ``not run``, ``not drawn``."""
+    return Ruling(
+        Verdict.INCOMPLETE,
+        f"{what} on the emulator: about {max(1, round(seconds / 60))} min "
+        f"(--emulator-budget is {bench.emulator_budget / 60:g} min)",
+    )
+
+
 def _affordable(
     target: Target, artifact: Artifact, todo: Sequence[Scene], bench: Bench
 ) -> tuple[Sequence[Scene], Ruling]:
@@ -95,12 +104,8 @@ def _affordable(
     if seconds is None:
         return todo, NOT_RUN.missing
     affordable = todo[: int(bench.emulator_budget // seconds)] if seconds > 0 else todo
-    minutes = (len(todo) - len(affordable)) * seconds / 60
-    return affordable, Ruling(
-        Verdict.INCOMPLETE,
-        f"not run on the emulator: about {max(1, round(minutes))} min "
-        f"(--emulator-budget is {bench.emulator_budget / 60:g} min)",
-    )
+    left_over = (len(todo) - len(affordable)) * seconds
+    return affordable, too_slow("not run", left_over, bench)
 
 
 def _run_reference(wanted: Sequence[Scene], group: Group, references: References) -> None:

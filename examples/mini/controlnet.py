@@ -6,14 +6,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from converter.architecture import UNetArchitecture
 from converter.checkpoint import Checkpoint
 from converter.components import interface
 from converter.families import sd15
 from converter.interface import Interface, Port
 from examples.mini.denoiser import Denoiser, noise_loss
 from examples.mini.latents import TrainingSet
-from examples.mini.modules import MINI, named
+from examples.mini.modules import MINI, fresh, named
 from examples.mini.pictures import edges
 from examples.mini.training import Draw, Schedule, Weights, train
 from runtime.sampling import Network
@@ -25,29 +24,10 @@ NO_CAPTION = 0.5
 
 def controlnet(unet: torch.nn.Module, seed: int) -> Any:
     """Build the ControlNet of a UNet: its encoder copied, the hint's path random, exits zero."""
-    assert MINI.unet is not None
-    torch.manual_seed(seed)
-    net = _empty(MINI.unet)
-    copied = net.load_state_dict(unet.state_dict(), strict=False)
-    assert all(name.startswith("controlnet_") for name in copied.missing_keys)
-    return net
-
-
-def _empty(arch: UNetArchitecture) -> Any:
     from diffusers import ControlNetModel
 
-    return ControlNetModel(
-        in_channels=arch.in_channels,
-        block_out_channels=arch.block_channels,
-        layers_per_block=arch.layers_per_block,
-        down_block_types=tuple(
-            "CrossAttnDownBlock2D" if attention else "DownBlock2D"
-            for attention in arch.attention_levels
-        ),
-        cross_attention_dim=arch.context_dim,
-        attention_head_dim=arch.attention_heads,
-        conditioning_embedding_out_channels=(16, 32, 96, 256),
-    )
+    torch.manual_seed(seed)
+    return ControlNetModel.from_unet(unet)
 
 
 def residuals(
@@ -86,7 +66,7 @@ def open_controlnet(path: Path) -> Network:
     """Open a ControlNet file in the original layout as a network of a pipeline, in torch fp32."""
     assert MINI.unet is not None
     checkpoint = Checkpoint.open(path)
-    net = _empty(MINI.unet)
+    net = controlnet(fresh("unet", 0), seed=0)
     weights = {
         rule.name: torch.from_numpy(checkpoint.read(rule.source).astype(np.float32))
         for rule in sd15.controlnet_rules(MINI.unet)

@@ -8,17 +8,13 @@ import torch
 from examples.mini.latents import TrainingSet
 from examples.mini.modules import fresh, named
 from examples.mini.training import Draw, Weights
+from runtime.schedulers import alpha_bar
 
 STEPS = 1000
 
 
-def alphas() -> torch.Tensor:
-    """Return the cumulative signal powers of SD's schedule (scaled linear), float32 [1000]."""
-    betas = torch.linspace(0.00085**0.5, 0.012**0.5, STEPS, dtype=torch.float64) ** 2
-    return torch.cumprod(1 - betas, 0).float()
-
-
-ALPHAS = alphas()
+ALPHAS = torch.tensor([alpha_bar(timestep) for timestep in range(STEPS)])
+"""Cumulative signal powers of SD's noise schedule, float32 [1000]."""
 
 
 def at(timesteps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

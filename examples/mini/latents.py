@@ -46,10 +46,10 @@ class Bucket:
 
 
 SIZES = (
-    (Size(64, 64), 32, 8192, 0.58),
-    (Size(128, 64), 16, 2048, 0.14),
-    (Size(64, 128), 16, 2048, 0.14),
-    (Size(128, 128), 8, 1280, 0.14),
+    (Size(64, 64), 32, 8192, 0.30),
+    (Size(128, 64), 16, 2048, 0.20),
+    (Size(64, 128), 16, 2048, 0.25),
+    (Size(128, 128), 8, 1280, 0.25),
 )
 """Size, pictures a step, pictures in all, share of the steps: a step costs the same at each."""
 

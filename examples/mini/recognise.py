@@ -43,7 +43,7 @@ class Seen:
 
 def recognise(picture: Array, palette: Palette = DAY) -> Seen:
     """Look at a picture: float [3, H, W] in [-1, 1]; not-a-number counts as black."""
-    rgb = (np.nan_to_num(np.asarray(picture, np.float64), nan=-1.0).clip(-1, 1) + 1) / 2
+    rgb = _rgb(picture)
     background, front, covered = _layers(rgb)
     ground = _nearest(background, palette)
     if covered.mean() < FEWEST:
@@ -60,7 +60,7 @@ def recognise(picture: Array, palette: Palette = DAY) -> Seen:
 
 def is_outline(picture: Array, shape: str) -> bool:
     """Whether a stroke along the edge of this shape, thin or thick, fits better than all of it."""
-    rgb = (np.nan_to_num(np.asarray(picture, np.float64), nan=-1.0).clip(-1, 1) + 1) / 2
+    rgb = _rgb(picture)
     covered = _layers(rgb)[2]
     if covered.mean() < FEWEST:
         return False
@@ -77,9 +77,16 @@ def is_outline(picture: Array, shape: str) -> bool:
 
 def overlap_with(picture: Array, scene: Scene) -> float:
     """Return the intersection over union of the picture's shape and the scene's, in its place."""
-    rgb = (np.nan_to_num(np.asarray(picture, np.float64), nan=-1.0).clip(-1, 1) + 1) / 2
+    rgb = _rgb(picture)
     size = Size(rgb.shape[2], rgb.shape[1])
     return _intersection_over_union(_layers(rgb)[2], mask(scene, size))
+
+
+def _rgb(picture: Array) -> Array:
+    """Bring a picture to [0, 1]."""
+    return np.asarray(
+        (np.nan_to_num(np.asarray(picture, np.float64), nan=-1.0).clip(-1, 1) + 1) / 2
+    )
 
 
 def _layers(rgb: Array) -> tuple[Array, Array, Array]:

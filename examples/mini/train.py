@@ -21,7 +21,7 @@ from examples.mini.denoiser import Denoiser, captioned_loss
 from examples.mini.latents import Kind, TrainingSet
 from examples.mini.layout import write_checkpoint, write_controlnet, write_lora
 from examples.mini.lora import train_style
-from examples.mini.pictures import DAY, DUSK, Palette
+from examples.mini.pictures import DAY, DUSK
 from examples.mini.training import Schedule, Weights, train
 from examples.mini.vae import Vae, train_vae
 
@@ -30,7 +30,7 @@ GUIDANCE = 4.0
 
 VAE = Schedule(steps=6000, rate=1.5e-3, hold=0.64, average=0.99)
 DECODER = Schedule(steps=4600, rate=8e-4, hold=0.4, average=0.99)
-BASE = Schedule(steps=5400, rate=1e-3)
+BASE = Schedule(steps=9600, rate=1e-3)
 STYLE = Schedule(steps=900, rate=1e-3, warm_up=50, average=0.99)
 LCM = Schedule(steps=1450, rate=5e-4, warm_up=100, average=0.99)
 CONTROLNET = Schedule(steps=900, rate=1e-3, warm_up=100, average=0.99)
@@ -64,16 +64,14 @@ class Studio:
         vae.train_decoder(self.path("dusk-decoder"), 31, (DUSK,), DUSK_DECODER)
         return vae
 
-    def pictures(self, name: str, seed: int, palette: Palette = DAY) -> TrainingSet:
+    def pictures(self, kind: Kind, seed: int) -> TrainingSet:
         """Return a training set under the trained encoder."""
-        few = 1.0 if name == "day" else 0.25
-        kind = Kind(name, palette, outline=name == "outline", share=few)
         return TrainingSet(self.work, kind, seed, self.vae().encode)
 
     @cached_property
     def day(self) -> TrainingSet:
         """The base model's pictures."""
-        return self.pictures("day", 10)
+        return self.pictures(Kind("day"), 10)
 
     def base(self) -> Weights:
         """Text encoder and UNet."""
@@ -85,7 +83,8 @@ class Studio:
         denoiser = Denoiser.loaded(self.base())
         for _, module in denoiser.parts():
             module.requires_grad_(requires_grad=True)
-        return self._denoiser("dusk", denoiser, self.pictures("dusk", 11, DUSK), 22, DUSK_BASE)
+        pictures = self.pictures(Kind("dusk", DUSK, share=0.25), 11)
+        return self._denoiser("dusk", denoiser, pictures, 22, DUSK_BASE)
 
     def _denoiser(
         self, stage: str, denoiser: Denoiser, pictures: TrainingSet, seed: int, schedule: Schedule
@@ -96,7 +95,7 @@ class Studio:
     def style(self) -> Weights:
         """The low-rank change that draws outlines."""
         denoiser = Denoiser.loaded(self.base())
-        pictures = self.pictures("outline", 12)
+        pictures = self.pictures(Kind("outline", outline=True, share=0.25), 12)
         return train_style(self.path("style"), denoiser, pictures, 23, STYLE)
 
     def lcm(self) -> Weights:

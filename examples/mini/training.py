@@ -62,12 +62,10 @@ def train(
     parameters: Mapping[str, torch.nn.Parameter],
     loss: Callable[[Draw], torch.Tensor],
     schedule: Schedule,
-    after_step: Callable[[Weights], None] | None = None,
 ) -> Weights:
     """Minimise `loss` over the named parameters; return (and keep in `path`) their averages.
 
     What is finished already is read back; what was interrupted goes on from its last save.
-    `after_step` is shown the averaged weights after every step.
     """
     if path.exists():
         finished: Weights = load_file(path)
@@ -96,8 +94,6 @@ def train(
         with torch.no_grad():
             for mean, now in zip(averaged.values(), values, strict=True):
                 mean.lerp_(now, 1 - decay)
-        if after_step is not None:
-            after_step(averaged)
         smooth += (value.item() - smooth) * max(0.02, 1 / (step - first + 1))
         if (step + 1) % 100 == 0:
             pace = (time.monotonic() - started) / (step + 1 - first)

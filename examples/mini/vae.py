@@ -1,5 +1,6 @@
 """The VAE's training: both halves on small pictures, then the decoder alone."""
 
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -23,10 +24,15 @@ ON_SMALL = 2800
 def train_vae(path: Path, seed: int, schedule: Schedule) -> Weights:
     """Train both halves; names are ``encoder/...`` and ``decoder/...``."""
     encoder, decoder = fresh("vae_encoder", seed), fresh("vae_decoder", seed + 1)
-    small = torch.from_numpy(pool(POOL, Size(32, 32), seed, (DAY, DUSK)))
-    large = torch.from_numpy(pool(POOL, Size(64, 64), seed + 1, (DAY, DAY, DUSK)))
+
+    @cache  # drawn at the first step: a finished stage has none
+    def pools() -> tuple[torch.Tensor, torch.Tensor]:
+        small = pool(POOL, Size(32, 32), seed, (DAY, DUSK))
+        large = pool(POOL, Size(64, 64), seed + 1, (DAY, DAY, DUSK))
+        return torch.from_numpy(small), torch.from_numpy(large)
 
     def loss(d: Draw) -> torch.Tensor:
+        small, large = pools()
         pictures, batch = (small, 16) if d.step < ON_SMALL and d.step % 2 == 0 else (large, 4)
         chosen = pictures[torch.randint(0, POOL, (batch,), generator=d.generator)]
         return _round_trip(encoder, decoder, chosen, d)
@@ -110,15 +116,21 @@ class Vae:
     ) -> None:
         """Train the decoder on alone; the encoder and so the latents stay."""
         kinds = [(Size(64, 64), 8, 3072), (Size(128, 128), 2, 512)]
-        pictures = [torch.from_numpy(pool(n, size, seed, palettes)) for size, _, n in kinds]
-        latents = [torch.cat([self._mean(part) for part in torch.split(p, 64)]) for p in pictures]
         self.decoder.requires_grad_(requires_grad=True)
+
+        @cache  # drawn and encoded when first trained on: a finished stage needs none
+        def pairs(which: int) -> tuple[torch.Tensor, torch.Tensor]:
+            size, _, count = kinds[which]
+            pictures = torch.from_numpy(pool(count, size, seed, palettes))
+            latents = [self._mean(part) for part in torch.split(pictures, 64)]
+            return torch.cat(latents), pictures
 
         def loss(d: Draw) -> torch.Tensor:
             which = int(d.step % 4 == 3)
             _, batch, count = kinds[which]
             chosen = torch.randint(0, count, (batch,), generator=d.generator)
-            return _distance(self.decoder(latents[which][chosen]), pictures[which][chosen])
+            latents, pictures = pairs(which)
+            return _distance(self.decoder(latents[chosen]), pictures[chosen])
 
         weights = train(path, seed, named("", self.decoder), loss, schedule)
         self.decoder.load_state_dict(weights)

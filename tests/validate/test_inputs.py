@@ -7,9 +7,10 @@ from converter.errors import InputError
 from converter.interface import Interface, Port
 from converter.sizes import Size
 from converter.weights import Array
+from runtime.schedulers import alpha_bar
 from validate.base import Case
 from validate.drawing import draw
-from validate.inputs import Origins, alpha_bar, make_case
+from validate.inputs import Origins, make_case
 from validate.prompts import token_rows
 from validate.scenes import scenes, stand_ins
 

@@ -8,8 +8,7 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from converter.weights import Array
-from validate.base import Check, Report, Result, Threshold
-from validate.judge import PictureJudge
+from validate.base import PICTURE_LEVEL, Check, Report, Result, Threshold
 from validate.report.pictures import Picture, side_by_side
 from validate.report.plots import (
     HEIGHT,
@@ -87,7 +86,7 @@ def gallery(drawn: Sequence[tuple[Result, Figures | None]]) -> list[Shelf]:
     """What the artifacts drew: one shelf a size, the reference first, then every target."""
     shelves: dict[tuple[str, str], list[Picture]] = {}
     for result, shown in drawn:
-        if result.level != PictureJudge.level or shown is None or not shown.pictures:
+        if result.level != PICTURE_LEVEL or shown is None or not shown.pictures:
             continue
         reference, mine, _ = shown.pictures
         shelf = shelves.setdefault((str(result.size), shown.check.about), [])
