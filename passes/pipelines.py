@@ -10,8 +10,8 @@ from passes.cap_versions import CapVersionsPass
 from passes.fold_transpose_chain import FoldTransposeChainPass
 from passes.narrow_int64_inputs import NarrowInt64InputsPass
 from passes.present_interface import PresentInterfacePass
+from passes.scale_one_factor import ScaleOneFactorPass
 from passes.specialize_size import SpecializeSizePass
-from passes.squeeze_single_head import SqueezeSingleHeadPass
 from passes.sum_norms_in_stages import SumNormsInStagesPass
 
 InputShapes = Mapping[str, tuple[int, ...]]
@@ -55,8 +55,8 @@ def sophgo(input_shapes: InputShapes) -> Pipeline:
     return Pipeline(
         [
             SpecializeSizePass(input_shapes),
-            SqueezeSingleHeadPass(),  # before the chains, which take up its Reshapes
             FoldTransposeChainPass(),
+            ScaleOneFactorPass(),
             NarrowInt64InputsPass(),  # the chip's hosts hand over 32-bit integers
             CapVersionsPass(ir_version=9, opset=18),  # its importer is onnx 1.14
         ]

@@ -53,8 +53,8 @@ def test_a_target_for_sophgo_gets_small_integers_and_old_versions_too() -> None:
     result = pipelines.sophgo(SHAPES).run(parse(KEYS, NEWER))
     assert result.reports == (
         PassReport("specialize-size", 1),
-        PassReport("squeeze-single-head", 0),
         PassReport("fold-transpose-chain", 1),
+        PassReport("scale-one-factor", 0),
         PassReport("narrow-int64-inputs", 1),
         PassReport("cap-versions", 2),
     )
@@ -191,12 +191,20 @@ def test_two_sizes_of_the_unet_differ_in_shape_constants_only(
     assert changed == expected | {(s * s, h * w) for s, h, w in sides}
 
 
-@pytest.mark.parametrize("build", [pipelines.onnxruntime, pipelines.sophgo])
+@pytest.mark.parametrize(
+    ("build", "rtol"),
+    [
+        (pipelines.onnxruntime, 0),
+        (pipelines.sophgo, 1e-5),  # attention scales round in another place
+    ],
+)
 @pytest.mark.parametrize("name", ["text_encoder", "unet", "vae_encoder", "vae_decoder"])
-def test_a_whole_model_computes_the_same(small_bundle: Bundle, name: str, build: Build) -> None:
+def test_a_whole_model_computes_the_same(
+    small_bundle: Bundle, name: str, build: Build, rtol: float
+) -> None:
     component = small_bundle.components[name]
     graph = small_bundle.folder / component.graph
     model = build(component.interface.input_shapes(1, Size(64, 128))).run(read_graph(graph)).model
     inputs = random_inputs(model)
     expected = run(read_graph(graph), inputs, graph.parent)
-    assert_equal(run(model, inputs, graph.parent), expected)
+    assert_equal(run(model, inputs, graph.parent), expected, rtol)

@@ -93,8 +93,8 @@ def test_both_sizes_of_a_unet_compute_what_torch_computes(
 def test_text_encoder_and_autoencoder(
     tpu_mlir: TpuMlir, small_bundle: Bundle, tmp_path: Path
 ) -> None:
-    # At 64x64 the autoencoder's one attention head has as many tokens as channels, for which the
-    # compiler makes wrong code unless `SqueezeSingleHeadPass` has run.
+    # At 64x64 the attention of the autoencoder has as many tokens as channels a head, for which the
+    # compiler makes wrong code unless `ScaleOneFactorPass` has run.
     request = CompileRequest(
         small_bundle.folder, "bm1684x", (Size(64, 64),), tmp_path,
         components=("text_encoder", "vae_encoder", "vae_decoder"),
