@@ -31,9 +31,9 @@ GUIDANCE = 4.0
 VAE = Schedule(steps=6000, rate=1.5e-3, hold=0.64, average=0.99)
 DECODER = Schedule(steps=4600, rate=8e-4, hold=0.4, average=0.99)
 BASE = Schedule(steps=9600, rate=1e-3)
-STYLE = Schedule(steps=900, rate=1e-3, warm_up=50, average=0.99)
-LCM = Schedule(steps=1450, rate=5e-4, warm_up=100, average=0.99)
-CONTROLNET = Schedule(steps=900, rate=1e-3, warm_up=100, average=0.99)
+STYLE = Schedule(steps=1500, rate=1e-3, warm_up=50, average=0.99)
+LCM = Schedule(steps=2000, rate=4e-4, warm_up=100, hold=0.3, average=0.99)
+CONTROLNET = Schedule(steps=1500, rate=1e-3, warm_up=100, average=0.99)
 DUSK_BASE = Schedule(steps=500, rate=4e-4, warm_up=100, average=0.99)
 DUSK_DECODER = Schedule(steps=250, rate=2e-4, warm_up=50, average=0.99)
 
