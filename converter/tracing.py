@@ -103,7 +103,6 @@ def _dynamic_shapes(ports: Interface, multiple: int, fewest: int) -> tuple[Any, 
     symbols: dict[str, Any] = {"batch": Symbol("batch", min=1, max=LARGEST_BATCH)}
     for side in ("height", "width"):
         symbols[side] = Symbol(f"{side}_cells", min=fewest, max=1024)
-    takes_variadic = any("residual" in port.name for port in ports.inputs)
 
     def spec(dim: str) -> Any:
         if dim == "batch":
@@ -116,7 +115,7 @@ def _dynamic_shapes(ports: Interface, multiple: int, fewest: int) -> tuple[Any, 
         {axis: spec(dim) for axis, dim in enumerate(port.shape) if isinstance(dim, str)}
         for port in ports.inputs
     ]
-    if takes_variadic:
+    if len(shapes) > 3:  # what a UNet takes beyond its three is one variadic argument
         return (*shapes[:3], tuple(shapes[3:]))
     return tuple(shapes)
 

@@ -4,10 +4,9 @@ import pytest
 
 from converter.architecture import Architecture
 from converter.components import COMPONENTS, rules
-from converter.families import sd15
 from converter.modules import build_module
 from converter.template import SD15
-from examples.random_checkpoint import SMALL
+from examples.small_models import SMALL
 
 
 @pytest.mark.parametrize("architecture", [SD15, SMALL], ids=["full", "small"])
@@ -16,7 +15,7 @@ def test_names_and_shapes_are_those_of_the_module(
     component: str, architecture: Architecture
 ) -> None:
     module = build_module(component, architecture, residual_ports=True)
-    table = rules(component, architecture, sd15.TEXT_PREFIXES[0])
+    table = rules(component, architecture)
     wanted = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
     assert {rule.name: rule.shape for rule in table} == wanted
     assert len({rule.source for rule in table}) == len(table)

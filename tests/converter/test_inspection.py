@@ -8,7 +8,7 @@ import pytest
 import safetensors.numpy
 
 from converter.inspection import inspect
-from examples.random_checkpoint import SMALL
+from examples.small_models import SMALL
 from tests.conftest import SmallModel
 
 

@@ -7,7 +7,6 @@ import onnx_ir as ir
 import pytest
 
 from converter.components import COMPONENTS, rules
-from converter.families import sd15
 from converter.template import SD15, SHIPPED, load_template
 from converter.tracing import trace
 from passes.weights import TRANSPOSED, weight_places
@@ -21,7 +20,7 @@ def test_full_size_templates_ship_with_every_weight_of_the_family(
 ) -> None:
     monkeypatch.setattr("converter.tracing.trace", None)  # tracing would fail
     model, _ = load_template(component, SD15, residual_ports=ports)
-    table = {r.name: r.shape for r in rules(component, SD15, sd15.TEXT_PREFIXES[0])}
+    table = {r.name: r.shape for r in rules(component, SD15)}
     places = weight_places(model)
     assert {name.removesuffix(TRANSPOSED) for name in places} == set(table)
     for name, place in places.items():
