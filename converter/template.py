@@ -15,84 +15,46 @@ from pathlib import Path
 import onnx
 import onnx_ir as ir
 
-from converter.architecture import (
-    Architecture,
-    TextEncoderArchitecture,
-    UNetArchitecture,
-    VaeArchitecture,
-)
+from converter.architecture import Architecture
 from converter.cache import Cache, content_key
 from converter.components import PART_OF, complete, text_positions
+from converter.families.published import SD2, SD15, SDXL
 from converter.files import replacing
 from converter.progress import Event, Progress, silent
+from passes.weights import plan_offsets
 
 TEMPLATE_FORMAT = "1"
 """Raise it whenever `converter.tracing` would make another graph: older templates are left."""
 
 SHIPPED = Path(__file__).parent / "templates"
 GRAPH = "template.onnx.xz"
+LATENT_CHANNELS = 4
+"""What a plain UNet takes; templates are made for it and changed for the others."""
+
 TRACED_WITH = ("torch", "diffusers", "transformers", "onnxscript")
 
-SD15_UNET = UNetArchitecture(
-    in_channels=4,
-    out_channels=4,
-    block_channels=(320, 640, 1280, 1280),
-    down_depths=((1, 1), (1, 1), (1, 1), (0, 0)),
-    middle_depth=1,
-    up_depths=((0, 0, 0), (1, 1, 1), (1, 1, 1), (1, 1, 1)),
-    context_dim=768,
-    attention_heads=(8, 8, 8, 8),
+SHIPPED_GRAPHS = (
+    *((SD15, component, False) for component in complete(SD15)),
+    (SD15, "unet", True),
+    *((SD2, component, False) for component in complete(SD2)),
+    *((SDXL, component, False) for component in complete(SDXL)),
 )
-CLIP_L = TextEncoderArchitecture(49408, 77, 768, 3072, 12, 12, "quick_gelu")
-CLIP_H = TextEncoderArchitecture(49408, 77, 1024, 4096, 24, 16, "gelu", clip_skip=1)
-CLIP_BIG_G = TextEncoderArchitecture(
-    49408, 77, 1280, 5120, 32, 20, "gelu", clip_skip=1, final_norm=False, projection_dim=1280
-)
-KL_F8 = VaeArchitecture(4, (128, 256, 512, 512), 2, 0.18215)
-
-SD15 = Architecture("sd15", SD15_UNET, CLIP_L, KL_F8)
-"""The architecture of every full-size SD1.x checkpoint."""
-
-SD2_UNET = replace(
-    SD15_UNET, context_dim=1024, attention_heads=(5, 10, 20, 20), linear_projection=True
-)
-SD2 = Architecture("sd2", SD2_UNET, CLIP_H, KL_F8)
-"""The architecture of every full-size SD2.x checkpoint."""
-
-SDXL_UNET = UNetArchitecture(
-    in_channels=4,
-    out_channels=4,
-    block_channels=(320, 640, 1280),
-    down_depths=((0, 0), (2, 2), (10, 10)),
-    middle_depth=10,
-    up_depths=((10, 10, 10), (2, 2, 2), (0, 0, 0)),
-    context_dim=2048,
-    attention_heads=(5, 10, 20),
-    linear_projection=True,
-    pooled_dim=1280,
-    time_ids=6,
-)
-SDXL = Architecture(
-    "sdxl",
-    SDXL_UNET,
-    replace(CLIP_L, clip_skip=1, final_norm=False),
-    replace(KL_F8, scaling_factor=0.13025),
-    CLIP_BIG_G,
-)
-"""The architecture of full-size SDXL base."""
+"""Architecture, component, residual ports of every template that ships."""
 
 
 def template_inputs(
     component: str, architecture: Architecture, *, residual_ports: bool
 ) -> dict[str, str]:
-    """Everything a template depends on, as the inputs of its content key."""
-    parts = architecture.to_json()
-    part = parts[PART_OF[component]]
+    """Everything a template depends on, as the inputs of its content key.
+
+    The family is not among them: architectures of two families that make the same graph share it.
+    """
+    part = architecture.to_json()[PART_OF[component]]
     if component == "unet":
         part = {**part, "positions": text_positions(architecture)}
+    part.pop("scaling_factor", None)  # latents are scaled outside the graph
     return {
-        "component": component,
-        "family": architecture.family,
+        "component": component.removesuffix("_2"),
         "architecture": content_key(part),
         "residual ports": str(residual_ports and component == "unet"),
         "template format": TEMPLATE_FORMAT,
@@ -110,11 +72,14 @@ def load_template(
 
     Raises InputError when it has to be traced and the torch extra is not installed.
     """
+    channels = LATENT_CHANNELS
+    if component == "unet" and architecture.unet is not None:
+        channels = architecture.unet.in_channels
+        plain = replace(architecture.unet, in_channels=LATENT_CHANNELS)
+        architecture = replace(architecture, unet=plain)
     inputs = template_inputs(component, architecture, residual_ports=residual_ports)
     key = content_key(inputs)
-    shipped = SHIPPED / _file_name(architecture.family, component, inputs, key)
-    if shipped.is_file():
-        return _read(shipped), key
+    path = SHIPPED / _file_name(inputs)
 
     def build(folder: Path) -> None:
         from converter.tracing import trace
@@ -124,13 +89,27 @@ def load_template(
         _write(trace(component, architecture, residual_ports=residual_ports), folder / GRAPH)
         progress(Event(stage, 1.0))
 
-    made = Cache("templates").make(f"{architecture.family} {component}", inputs, build)
-    return _read(made.path / GRAPH), key
+    if not path.is_file():
+        label = f"{architecture.family} {component}"
+        path = Cache("templates").make(label, inputs, build).path / GRAPH
+    model = _read(path)
+    if channels != LATENT_CHANNELS:
+        set_input_channels(model, channels)
+    return model, key
 
 
-def _file_name(family: str, component: str, inputs: dict[str, str], key: str) -> str:
+def set_input_channels(model: ir.Model, channels: int) -> None:
+    """Let a UNet's graph take this many channels (9: inpainting); only its stem depends on them."""
+    sample, stem = model.graph.inputs[0], model.graph.initializers["conv_in.weight"]
+    for value in (sample, stem):
+        assert value.shape is not None
+        value.shape = ir.Shape([*value.shape[:1], channels, *value.shape[2:]])
+    plan_offsets(model)
+
+
+def _file_name(inputs: dict[str, str]) -> str:
     ports = "-residuals" if inputs["residual ports"] == "True" else ""
-    return f"{family}-{component}{ports}-{key[:12]}.onnx.xz"
+    return f"{inputs['component']}{ports}-{content_key(inputs)[:12]}.onnx.xz"
 
 
 def _read(path: Path) -> ir.Model:
@@ -146,15 +125,6 @@ def _write(model: ir.Model, path: Path) -> None:
         work.write_bytes(lzma.compress(data, preset=9 | lzma.PRESET_EXTREME))
 
 
-SHIPPED_GRAPHS = (
-    *((SD15, component, False) for component in complete(SD15)),
-    (SD15, "unet", True),
-    *((SD2, component, False) for component in complete(SD2)),
-    *((SDXL, component, False) for component in complete(SDXL)),
-)
-"""Architecture, component, residual ports of every template that ships."""
-
-
 def regenerate() -> None:
     """Trace the shipped templates anew; files of older keys are removed."""
     from converter.tracing import trace
@@ -162,8 +132,9 @@ def regenerate() -> None:
     names = set()
     for architecture, component, ports in SHIPPED_GRAPHS:
         inputs = template_inputs(component, architecture, residual_ports=ports)
-        name = _file_name(architecture.family, component, inputs, content_key(inputs))
-        _write(trace(component, architecture, residual_ports=ports), SHIPPED / name)
+        name = _file_name(inputs)
+        if name not in names:
+            _write(trace(component, architecture, residual_ports=ports), SHIPPED / name)
         names.add(name)
         sys.stdout.write(f"{name}: {(SHIPPED / name).stat().st_size} bytes\n")
     for stale in SHIPPED.glob("*.onnx.xz"):

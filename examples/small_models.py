@@ -11,7 +11,7 @@ from converter.architecture import (
     UNetArchitecture,
     VaeArchitecture,
 )
-from converter.template import SD2, SD2_UNET, SD15, SD15_UNET, SDXL, SDXL_UNET
+from converter.families.published import SD2, SD2_UNET, SD15, SD15_UNET, SDXL, SDXL_UNET
 
 _CLIP = TextEncoderArchitecture(49408, 77, 64, 256, 2, 1, "quick_gelu")
 _VAE = VaeArchitecture(4, (32, 32, 64, 64), 1, 0.18215)

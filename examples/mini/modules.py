@@ -9,8 +9,8 @@ from converter.architecture import (
     TextEncoderArchitecture,
     VaeArchitecture,
 )
+from converter.families.published import SD15_UNET
 from converter.modules import build_module
-from converter.template import SD15_UNET
 
 MINI = Architecture(
     family="sd15",

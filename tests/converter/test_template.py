@@ -7,7 +7,8 @@ import onnx_ir as ir
 import pytest
 
 from converter.components import COMPONENTS, rules
-from converter.template import SD15, SHIPPED, load_template
+from converter.families.published import SD15
+from converter.template import SHIPPED, load_template
 from converter.tracing import trace
 from passes.weights import TRANSPOSED, weight_places
 
