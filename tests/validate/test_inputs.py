@@ -141,7 +141,7 @@ def test_unknown_ports_and_components_list_the_known() -> None:
     strange = Interface((Port("pixels", "float32", LATENT),), ())
     with pytest.raises(InputError, match="'pixels': known are sample, image"):
         cases("vae_encoder", strange, NOTHING)
-    with pytest.raises(InputError, match="text_encoder, unet, vae_encoder, vae_decoder"):
+    with pytest.raises(InputError, match="text_encoder_2, unet, vae_encoder, vae_decoder"):
         scenes("controlnet", strange)
 
 
