@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import importlib.util
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from converter.architecture import TIME_ID_WIDTH, Architecture
+from converter.architecture import Architecture
 from converter.errors import InputError
 from converter.profiles import get_profile
+from converter.unet_module import unet_module
 from passes.weights import TRANSPOSED
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
     from converter.architecture import (
         TextEncoderArchitecture,
-        UNetArchitecture,
         VaeArchitecture,
     )
     from converter.bundle import Bundle
@@ -58,7 +58,7 @@ def build_module(
         elif component == "text_encoder_2" and architecture.text_encoder_2 is not None:
             module = _text_encoder(architecture.text_encoder_2)
         elif component == "unet" and architecture.unet is not None:
-            module = _unet(architecture.unet, residual_ports)
+            module = unet_module(architecture.unet, residual_ports=residual_ports)
         elif component == "vae_encoder" and architecture.vae is not None:
             module = _vae_half(architecture.vae, encoder=True)
         elif component == "vae_decoder" and architecture.vae is not None:
@@ -159,77 +159,6 @@ def _text_encoder(arch: TextEncoderArchitecture) -> torch.nn.Module:
         projection = torch.nn.Linear(arch.hidden_size, arch.projection_dim, bias=False)
         module.add_module("text_projection", projection)
     return module
-
-
-def _unet(arch: UNetArchitecture, residual_ports: bool) -> torch.nn.Module:
-    from diffusers import UNet2DConditionModel
-
-    class UNet(UNet2DConditionModel):  # type: ignore[misc]
-        def forward(
-            self,
-            sample: torch.Tensor,
-            timestep: torch.Tensor,
-            encoder_hidden_states: torch.Tensor,
-            *more: torch.Tensor,
-        ) -> torch.Tensor:
-            rest = list(more)
-            added: dict[str, Any] = {}
-            if arch.timestep_cond_dim:
-                added["timestep_cond"] = rest.pop(0)
-            if arch.addition_dim:
-                conditions = {"text_embeds": rest.pop(0), "time_ids": rest.pop(0)}
-                added["added_cond_kwargs"] = conditions
-            if rest:
-                added["mid_block_additional_residual"] = rest.pop(0)
-                added["down_block_additional_residuals"] = tuple(rest)
-            return super().forward(  # type: ignore[no-any-return]
-                sample, timestep, encoder_hidden_states, return_dict=False, **added
-            )[0]
-
-    unet = UNet(**_unet_config(arch))
-    if not residual_ports:
-        # More up-samplings than there are makes every latent size "not a multiple", so the
-        # traced graph takes each up-sampled size from the skip connection, whatever it is.
-        unet.num_upsamplers = 30
-    return unet
-
-
-def _unet_config(arch: UNetArchitecture) -> dict[str, Any]:
-    """Return the keyword arguments of diffusers' `UNet2DConditionModel`."""
-    down = ["CrossAttnDownBlock2D" if any(d) else "DownBlock2D" for d in arch.down_depths]
-    up = ["CrossAttnUpBlock2D" if any(d) else "UpBlock2D" for d in arch.up_depths]
-    depths = [list(level) for level in arch.down_depths]
-    if not any(depths[-1]) and arch.middle_depth:
-        depths[-1] = [arch.middle_depth]  # diffusers reads the middle block's depth there
-    config: dict[str, Any] = {
-        "in_channels": arch.in_channels,
-        "out_channels": arch.out_channels,
-        "block_out_channels": arch.block_channels,
-        "layers_per_block": [len(level) for level in arch.down_depths],
-        "down_block_types": tuple(down),
-        "mid_block_type": _middle_type(arch.middle_depth),
-        "up_block_types": tuple(up),
-        "cross_attention_dim": arch.context_dim,
-        "attention_head_dim": list(arch.attention_heads),  # diffusers' name for numbers of heads
-        "use_linear_projection": arch.linear_projection,
-        "transformer_layers_per_block": depths,
-        "reverse_transformer_layers_per_block": [list(level) for level in arch.up_depths],
-    }
-    if arch.addition_dim:
-        config |= {
-            "addition_embed_type": "text_time",
-            "addition_time_embed_dim": TIME_ID_WIDTH,
-            "projection_class_embeddings_input_dim": arch.addition_dim,
-        }
-    if arch.timestep_cond_dim:
-        config["time_cond_proj_dim"] = arch.timestep_cond_dim
-    return config
-
-
-def _middle_type(depth: int | None) -> str | None:
-    if depth is None:
-        return None
-    return "UNetMidBlock2DCrossAttn" if depth else "UNetMidBlock2D"
 
 
 def _vae_half(arch: VaeArchitecture, *, encoder: bool) -> torch.nn.Module:

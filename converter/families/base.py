@@ -1,6 +1,6 @@
 """The contract of a family: its constants, and where the original layout keeps its parts."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from converter.architecture import (
@@ -10,9 +10,10 @@ from converter.architecture import (
     VaeArchitecture,
 )
 from converter.checkpoint import TensorInfo
+from converter.families.infer_unet import infer_unet
 from converter.families.rules import TensorRule
 from converter.families.text import TextLayout
-from converter.families.unet import UNET_PREFIX, infer_unet, unet_rules
+from converter.families.unet import UNET_PREFIX, unet_rules
 from converter.families.vae import VAE_PREFIX, infer_vae, vae_decoder_rules, vae_encoder_rules
 
 
@@ -20,15 +21,16 @@ from converter.families.vae import VAE_PREFIX, infer_vae, vae_decoder_rules, vae
 class Family:
     """One family of checkpoints, as data.
 
-    `text_encoders` maps component names to their layouts. `attention_heads` is the number at
-    every level of the UNet (None: one per 64 channels), `scaling_factor` what the VAE's latents
-    are multiplied by, `time_ids` how many sizes and crops the UNet is told, `prediction` what
-    its UNets predict when no marker says other: ``epsilon``, or ``unknown`` where both exist.
+    `text_encoders` maps component names to the layouts in use, the usual one first.
+    `attention_heads` is the number at every level of the UNet (None: one per 64 channels),
+    `scaling_factor` what the VAE's latents are multiplied by, `time_ids` how many sizes and crops
+    the UNet is told, `prediction` what its UNets predict when no marker says other: ``epsilon``,
+    or ``unknown`` where both exist.
     """
 
     name: str
     title: str
-    text_encoders: Mapping[str, TextLayout]
+    text_encoders: Mapping[str, Sequence[TextLayout]]
     attention_heads: int | None
     scaling_factor: float
     time_ids: int = 0
@@ -41,7 +43,7 @@ class Family:
 
     def infer(self, tensors: Mapping[str, TensorInfo]) -> Architecture:
         """Read every hyper-parameter off names and shapes; parts that are missing become None."""
-        text = {name: layout.infer(tensors) for name, layout in self.text_encoders.items()}
+        text = {name: self.layout(name, tensors).infer(tensors) for name in self.text_encoders}
         return Architecture(
             family=self.name,
             unet=infer_unet(tensors, self.attention_heads, self.time_ids),
@@ -60,14 +62,19 @@ class Family:
         if isinstance(part, UNetArchitecture):
             return unet_rules(part)
         if isinstance(part, TextEncoderArchitecture):
-            layout = self.text_encoders[component]
+            layout = self.layout(component, names)
             return layout.rules(part, layout.prefix(names))
         return vae_encoder_rules(part) if component == "vae_encoder" else vae_decoder_rules(part)
+
+    def layout(self, component: str, names: Collection[str]) -> TextLayout:
+        """The layout of a text encoder in a file of these tensor names."""
+        layouts = self.text_encoders[component]
+        return next((layout for layout in layouts if layout.is_in(names)), layouts[0])
 
     def prefixes(self, component: str) -> tuple[str, ...]:
         """Beginnings of the names of a component's tensors."""
         if component in self.text_encoders:
-            return self.text_encoders[component].prefixes
+            return tuple(p for layout in self.text_encoders[component] for p in layout.prefixes)
         return {
             "unet": (UNET_PREFIX,),
             "vae_encoder": (f"{VAE_PREFIX}encoder.", f"{VAE_PREFIX}quant_conv."),
@@ -79,7 +86,8 @@ class Family:
         """Beginnings of names that files carry and that no graph needs."""
         return tuple(
             prefix + name
-            for layout in self.text_encoders.values()
+            for layouts in self.text_encoders.values()
+            for layout in layouts
             for prefix in layout.prefixes
             for name in layout.unused
         )

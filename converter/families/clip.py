@@ -1,4 +1,4 @@
-"""A CLIP text encoder as transformers names it: SD1.x, and the first one of SDXL."""
+"""A CLIP text encoder as transformers names it: SD1.x, SDXL's first; any in diffusers folders."""
 
 from collections.abc import Iterator, Mapping
 
@@ -9,7 +9,10 @@ from converter.families.text import TextLayout, count_layers
 
 
 class ClipLayout(TextLayout):
-    """Names of `transformers.CLIPTextModel`, below whatever prefix."""
+    """Names of `transformers.CLIPTextModel`, below whatever prefix.
+
+    The projection stands beside ``text_model.``, as in `CLIPTextModelWithProjection`.
+    """
 
     probe = "embeddings.token_embedding.weight"
     unused = ("embeddings.position_ids", "text_projection.")
@@ -23,7 +26,9 @@ class ClipLayout(TextLayout):
         if tokens is None or positions is None or first is None:
             return None
         layers = count_layers(tensors, f"{prefix}encoder.layers.")
-        return self.architecture(tokens.shape, positions.shape, first.shape, layers, None)
+        projection = tensors.get(_projection(prefix))
+        projected = None if projection is None else projection.shape[0]
+        return self.architecture(tokens.shape, positions.shape, first.shape, layers, projected)
 
     def rules(self, arch: TextEncoderArchitecture, prefix: str) -> Iterator[TensorRule]:
         """Every tensor of the text encoder."""
@@ -35,6 +40,13 @@ class ClipLayout(TextLayout):
             yield from layer if index < arch.computed_layers else unneeded(layer)
         norm = root.at("final_layer_norm").weight_and_bias(width)
         yield from norm if arch.norm_is_computed else unneeded(norm)
+        if arch.projection_dim:
+            shape = (arch.projection_dim, width)
+            yield TensorRule("text_projection.weight", _projection(prefix), shape)
+
+
+def _projection(prefix: str) -> str:
+    return f"{prefix.removesuffix('text_model.')}text_projection.weight"
 
 
 def _layer(layer: Place, arch: TextEncoderArchitecture) -> Iterator[TensorRule]:

@@ -68,7 +68,6 @@ def _with_addition(tensors: Tensors, width: int) -> str:
 def _by_text_encoder(names: Collection[str]) -> str:
     """Tell a file without a UNet by the prefix of its text encoders."""
     for name, family in sorted(FAMILIES.items(), key=lambda item: -len(item[1].text_encoders)):
-        layouts = family.text_encoders.values()
-        if all(layout.prefix(names) + layout.probe in names for layout in layouts):
+        if all(family.layout(e, names).is_in(names) for e in family.text_encoders):
             return name
     return "unknown"

@@ -7,13 +7,15 @@ SD15 = Family(
     name="sd15",
     title="Stable Diffusion 1.x",
     text_encoders={
-        "text_encoder": ClipLayout(
-            prefixes=(
-                "cond_stage_model.transformer.text_model.",
-                "cond_stage_model.transformer.",  # written by older tools
-            ),
-            activation="quick_gelu",
-        )
+        "text_encoder": [
+            ClipLayout(
+                prefixes=(
+                    "cond_stage_model.transformer.text_model.",
+                    "cond_stage_model.transformer.",  # written by older tools
+                ),
+                activation="quick_gelu",
+            )
+        ]
     },
     attention_heads=8,
     scaling_factor=0.18215,

@@ -5,20 +5,14 @@ Constants: https://github.com/Stability-AI/generative-models,
 """
 
 from converter.families.base import Family
-from converter.families.openclip import OpenClipLayout
+from converter.families.sdxl import big_g
 
 SDXL_REFINER = Family(
     name="sdxl-refiner",
     title="SDXL refiner",
     text_encoders={
         # diffusers' name for it, though the file holds it as the first of one
-        "text_encoder_2": OpenClipLayout(
-            prefixes=("conditioner.embedders.0.model.",),
-            activation="gelu",
-            clip_skip=1,
-            final_norm=False,
-            projected=True,
-        )
+        "text_encoder_2": big_g(0)
     },
     attention_heads=None,
     scaling_factor=0.13025,

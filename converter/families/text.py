@@ -44,6 +44,10 @@ class TextLayout(ABC):
         """The spelling of the prefix in a file of these tensor names."""
         return next((p for p in self.prefixes if p + self.probe in names), self.prefixes[0])
 
+    def is_in(self, names: Collection[str]) -> bool:
+        """Whether a file of these tensor names holds the text encoder in this layout."""
+        return any(p + self.probe in names for p in self.prefixes)
+
     def architecture(
         self, tokens: Shape, positions: Shape, first: Shape, layers: int, projection: int | None
     ) -> TextEncoderArchitecture:

@@ -131,7 +131,7 @@ def clip_l(file: State) -> Any:
         vocab_size=49408,
         eos_token_id=2,
     )
-    model = CLIPTextModel(config)
+    model: Any = CLIPTextModel(config)
     state = convert_ldm_clip_checkpoint(dict(file), "conditioner.embedders.0.transformer.")
     model.load_state_dict({name.removeprefix("text_model."): t for name, t in state.items()})
     return model.float().eval()

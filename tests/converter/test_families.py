@@ -66,6 +66,23 @@ def test_a_fused_tensor_is_cut_and_a_transposed_one_turned() -> None:
     assert (turned.take(stored) == stored.T).all()
 
 
+def test_an_openclip_tower_in_the_names_of_transformers_is_the_same() -> None:
+    text = MODELS["sdxl"].text_encoder_2
+    assert text is not None
+    usual, other = FAMILIES["sdxl"].text_encoders["text_encoder_2"]
+    tensors = {n: i for n, i in header(MODELS["sdxl"]).items() if usual.prefixes[0] not in n}
+    for rule in other.rules(text, other.prefixes[0]):
+        tensors[rule.source] = TensorInfo("F16", rule.stored_shape, 0, 0)
+    assert "conditioner.embedders.1.transformer.text_projection.weight" in tensors
+    assert checkpoint_family(tensors) == "sdxl"
+    assert FAMILIES["sdxl"].infer(tensors) == MODELS["sdxl"]
+    names = [
+        {(rule.name, rule.shape) for rule in rules("text_encoder_2", MODELS["sdxl"], file)}
+        for file in ((), tensors)
+    ]
+    assert names[0] == names[1]
+
+
 def test_a_family_is_complete_with_its_own_components() -> None:
     assert complete(MODELS["sdxl-refiner"]) == (
         "text_encoder_2", "unet", "vae_encoder", "vae_decoder",
