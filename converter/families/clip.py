@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 
 from converter.architecture import TextEncoderArchitecture
 from converter.checkpoint import TensorInfo
-from converter.families.rules import Place, TensorRule, unneeded
+from converter.families.rules import Place, TensorRule, extent, unneeded
 from converter.families.text import TextLayout, count_layers
 
 
@@ -26,9 +26,8 @@ class ClipLayout(TextLayout):
         if tokens is None or positions is None or first is None:
             return None
         layers = count_layers(tensors, f"{prefix}encoder.layers.")
-        projection = tensors.get(_projection(prefix))
-        projected = None if projection is None else projection.shape[0]
-        return self.architecture(tokens.shape, positions.shape, first.shape, layers, projected)
+        projection = extent(tensors.get(_projection(prefix)), 0)
+        return self.architecture(tokens, positions, first, layers, projection)
 
     def rules(self, arch: TextEncoderArchitecture, prefix: str) -> Iterator[TensorRule]:
         """Every tensor of the text encoder."""

@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping
 from converter.architecture import TIME_ID_WIDTH
 from converter.checkpoint import TensorInfo
 from converter.families.registry import FAMILIES
+from converter.families.rules import extent
 from converter.families.sdxl_refiner import SDXL_REFINER
 from converter.families.unet import UNET_PREFIX
 
@@ -46,13 +47,13 @@ def checkpoint_family(tensors: Tensors) -> str:
         return _by_text_encoder(tensors)
     addition = tensors.get(f"{UNET_PREFIX}label_emb.0.0.weight")
     if addition is not None:
-        return _with_addition(tensors, addition.shape[1])
+        return _with_addition(tensors, extent(addition, 1))
     projection = next((i for n, i in tensors.items() if n.endswith(".1.proj_in.weight")), None)
     if projection is None:
         return "unknown"
     if len(projection.shape) == 4:
         return "sd15"
-    return "sd2-depth" if stem.shape[1] == 5 else "sd2"
+    return "sd2-depth" if extent(stem, 1) == 5 else "sd2"
 
 
 def _with_addition(tensors: Tensors, width: int) -> str:
@@ -62,7 +63,7 @@ def _with_addition(tensors: Tensors, width: int) -> str:
     context = next((i for n, i in tensors.items() if n.endswith("attn2.to_k.weight")), None)
     pooled = width - TIME_ID_WIDTH * SDXL_REFINER.time_ids
     # The refiner's context and pooled embedding come from one text encoder.
-    return "sdxl-refiner" if context is not None and context.shape[1] == pooled else "sdxl"
+    return "sdxl-refiner" if context is not None and extent(context, 1) == pooled else "sdxl"
 
 
 def _by_text_encoder(names: Collection[str]) -> str:

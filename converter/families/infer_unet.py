@@ -5,9 +5,13 @@ from collections.abc import Mapping
 
 from converter.architecture import TIME_ID_WIDTH, UNetArchitecture
 from converter.checkpoint import TensorInfo
+from converter.families.rules import extent
 from converter.families.unet import UNET_PREFIX
 
 Tensors = Mapping[str, TensorInfo]
+
+LATENT_CHANNELS = 4
+"""What a UNet gives out, where the tensor that tells is missing."""
 
 _TRANSFORMER_LAYER = re.compile(
     r"model\.diffusion_model\.((?:input|output)_blocks\.\d+|middle_block)"
@@ -28,22 +32,25 @@ def infer_unet(
         return None
     depths = _transformer_depths(tensors)
     channels, down = _levels(tensors, depths)
+    if not channels:
+        return None
     out = tensors.get(f"{UNET_PREFIX}out.2.weight")
     addition = tensors.get(f"{UNET_PREFIX}label_emb.0.0.weight")
     condition = tensors.get(f"{UNET_PREFIX}time_embed.cond_proj.weight")
+    projection = _first(tensors, ".1.proj_in.weight")
     return UNetArchitecture(
-        in_channels=stem.shape[1],
-        out_channels=4 if out is None else out.shape[0],
+        in_channels=extent(stem, 1),
+        out_channels=extent(out, 0) or LATENT_CHANNELS,
         block_channels=channels,
         down_depths=down,
         middle_depth=_middle_depth(tensors, depths),
         up_depths=_up_depths(down, depths),
-        context_dim=_extent(tensors, "attn2.to_k.weight", 1),
+        context_dim=extent(_first(tensors, "attn2.to_k.weight"), 1),
         attention_heads=tuple(attention_heads or max(1, width // 64) for width in channels),
-        linear_projection=len(_first_shape(tensors, ".1.proj_in.weight")) == 2,
-        pooled_dim=0 if addition is None else addition.shape[1] - TIME_ID_WIDTH * time_ids,
+        linear_projection=projection is not None and len(projection.shape) == 2,
+        pooled_dim=max(0, extent(addition, 1) - TIME_ID_WIDTH * time_ids),
         time_ids=0 if addition is None else time_ids,
-        timestep_cond_dim=0 if condition is None else condition.shape[1],
+        timestep_cond_dim=extent(condition, 1),
     )
 
 
@@ -60,7 +67,7 @@ def _levels(
             new_level = True
         elif conv := tensors.get(f"{UNET_PREFIX}{block}.0.in_layers.2.weight"):
             if new_level:
-                channels.append(conv.shape[0])
+                channels.append(extent(conv, 0))
                 down.append(())
                 new_level = False
             down[-1] += (depths.get(block, 0),)
@@ -95,10 +102,5 @@ def _up_depths(
     return tuple(up)
 
 
-def _first_shape(tensors: Tensors, ending: str) -> tuple[int, ...]:
-    return next((i.shape for n, i in tensors.items() if n.endswith(ending)), ())
-
-
-def _extent(tensors: Tensors, ending: str, axis: int) -> int:
-    shape = _first_shape(tensors, ending)
-    return shape[axis] if len(shape) > axis else 0
+def _first(tensors: Tensors, ending: str) -> TensorInfo | None:
+    return next((info for name, info in tensors.items() if name.endswith(ending)), None)

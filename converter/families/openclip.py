@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 
 from converter.architecture import TextEncoderArchitecture
 from converter.checkpoint import TensorInfo
-from converter.families.rules import Place, TensorRule, unneeded
+from converter.families.rules import Place, TensorRule, extent, unneeded
 from converter.families.text import TextLayout, count_layers
 
 
@@ -28,9 +28,8 @@ class OpenClipLayout(TextLayout):
         if tokens is None or positions is None or first is None:
             return None
         layers = count_layers(tensors, f"{prefix}transformer.resblocks.")
-        projection = tensors.get(f"{prefix}text_projection")
-        projected = None if projection is None else projection.shape[-1]
-        return self.architecture(tokens.shape, positions.shape, first.shape, layers, projected)
+        projection = extent(tensors.get(f"{prefix}text_projection"), 1)
+        return self.architecture(tokens, positions, first, layers, projection)
 
     def rules(self, arch: TextEncoderArchitecture, prefix: str) -> Iterator[TensorRule]:
         """Every tensor of the text encoder."""

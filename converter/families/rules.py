@@ -3,9 +3,15 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from converter.checkpoint import TensorInfo
 from converter.weights import Array
 
 Shape = tuple[int, ...]
+
+
+def extent(info: TensorInfo | None, axis: int) -> int:
+    """The length of a tensor along an axis; 0 where there is no such tensor or axis."""
+    return info.shape[axis] if info is not None and len(info.shape) > axis else 0
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from converter.architecture import TextEncoderArchitecture
 from converter.checkpoint import TensorInfo
-from converter.families.rules import Shape, TensorRule
+from converter.families.rules import TensorRule, extent
 
 HEAD_SIZE = 64
 
@@ -49,20 +49,26 @@ class TextLayout(ABC):
         return any(p + self.probe in names for p in self.prefixes)
 
     def architecture(
-        self, tokens: Shape, positions: Shape, first: Shape, layers: int, projection: int | None
+        self,
+        tokens: TensorInfo,
+        positions: TensorInfo,
+        first: TensorInfo,
+        layers: int,
+        projection: int,
     ) -> TextEncoderArchitecture:
         """Put together what the shapes of the two embeddings and of the first MLP tell."""
+        width = extent(tokens, 1)
         return TextEncoderArchitecture(
-            vocabulary=tokens[0],
-            positions=positions[0],
-            hidden_size=tokens[1],
-            intermediate_size=first[0],
+            vocabulary=extent(tokens, 0),
+            positions=extent(positions, 0),
+            hidden_size=width,
+            intermediate_size=extent(first, 0),
             layers=layers,
-            heads=max(1, tokens[1] // HEAD_SIZE),
+            heads=max(1, width // HEAD_SIZE),
             activation=self.activation,
             clip_skip=self.clip_skip,
             final_norm=self.final_norm,
-            projection_dim=(projection or tokens[1]) if self.projected else 0,
+            projection_dim=(projection or width) if self.projected else 0,
         )
 
 

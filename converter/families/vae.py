@@ -9,7 +9,7 @@ from itertools import pairwise
 
 from converter.architecture import VaeArchitecture
 from converter.checkpoint import TensorInfo
-from converter.families.rules import Place, TensorRule
+from converter.families.rules import Place, TensorRule, extent
 
 VAE_PREFIX = "first_stage_model."
 
@@ -25,13 +25,13 @@ def infer_vae(tensors: Mapping[str, TensorInfo], scaling_factor: float) -> VaeAr
         return None
     channels: list[int] = []
     while (conv := tensors.get(f"{down}{len(channels)}.block.0.conv1.weight")) is not None:
-        channels.append(conv.shape[0])
+        channels.append(extent(conv, 0))
     layers = 0
     while f"{down}0.block.{layers}.conv1.weight" in tensors:
         layers += 1
     if not channels:
         return None
-    return VaeArchitecture(quant.shape[0], tuple(channels), layers, scaling_factor)
+    return VaeArchitecture(extent(quant, 0), tuple(channels), layers, scaling_factor)
 
 
 def vae_encoder_rules(arch: VaeArchitecture) -> Iterator[TensorRule]:

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from converter.architecture import Architecture
 from converter.checkpoint import TensorInfo
@@ -10,6 +12,7 @@ from converter.families.detect import checkpoint_family
 from converter.families.published import SD15
 from converter.families.registry import FAMILIES
 from converter.families.rules import TensorRule
+from converter.inspection import infer_architecture, tensor_problems
 from converter.modules import build_module
 from examples.small_models import MODELS
 
@@ -32,6 +35,9 @@ def header(architecture: Architecture) -> dict[str, TensorInfo]:
         for component in available(architecture)
         for rule in rules(component, architecture)
     }
+
+
+HEADERS = {name: header(MODELS[name]) for name in ("sd15", "sd2", "sdxl", "sdxl-refiner")}
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -81,6 +87,19 @@ def test_an_openclip_tower_in_the_names_of_transformers_is_the_same() -> None:
         for file in ((), tensors)
     ]
     assert names[0] == names[1]
+
+
+@given(st.data())
+def test_shapes_of_any_rank_are_looked_at_without_a_traceback(data: st.DataObject) -> None:
+    name = data.draw(st.sampled_from(["sd15", "sd2", "sdxl", "sdxl-refiner"]))
+    tensors = dict(HEADERS[name])
+    for source in data.draw(st.lists(st.sampled_from(sorted(tensors)), max_size=5)):
+        shape = tuple(data.draw(st.lists(st.integers(0, 9), max_size=4)))
+        tensors[source] = TensorInfo("F16", shape, 0, 0)
+    for source in data.draw(st.lists(st.sampled_from(sorted(tensors)), max_size=5)):
+        tensors.pop(source, None)
+    family = checkpoint_family(tensors)
+    tensor_problems(tensors, infer_architecture(tensors, family))
 
 
 def test_a_family_is_complete_with_its_own_components() -> None:
