@@ -126,17 +126,18 @@ def _write(model: ir.Model, path: Path) -> None:
 
 
 def regenerate() -> None:
-    """Trace the shipped templates anew; files of older keys are removed."""
+    """Trace the shipped templates that are missing; files of older keys are removed."""
     from converter.tracing import trace
 
     names = set()
     for architecture, component, ports in SHIPPED_GRAPHS:
         inputs = template_inputs(component, architecture, residual_ports=ports)
         name = _file_name(inputs)
-        if name not in names:
-            _write(trace(component, architecture, residual_ports=ports), SHIPPED / name)
         names.add(name)
+        if not (SHIPPED / name).is_file():
+            _write(trace(component, architecture, residual_ports=ports), SHIPPED / name)
         sys.stdout.write(f"{name}: {(SHIPPED / name).stat().st_size} bytes\n")
+        sys.stdout.flush()
     for stale in SHIPPED.glob("*.onnx.xz"):
         if stale.name not in names:
             stale.unlink()
