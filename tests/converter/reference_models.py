@@ -121,18 +121,18 @@ def vae(file: State) -> Any:
     return model.float().eval()
 
 
-def clip_l(file: State) -> Any:
-    """Return SDXL's first text encoder, all layers and the final norm included."""
+def clip_l(file: State, *, layers: int, prefix: str | None) -> Any:
+    """Return the CLIP of SD1.x or SDXL, all layers and the final norm included."""
     config = CLIPTextConfig(
         hidden_size=64,
         intermediate_size=256,
-        num_hidden_layers=3,
+        num_hidden_layers=layers,
         num_attention_heads=1,
         vocab_size=49408,
         eos_token_id=2,
     )
     model: Any = CLIPTextModel(config)
-    state = convert_ldm_clip_checkpoint(dict(file), "conditioner.embedders.0.transformer.")
+    state = convert_ldm_clip_checkpoint(dict(file), prefix)
     model.load_state_dict({name.removeprefix("text_model."): t for name, t in state.items()})
     return model.float().eval()
 

@@ -31,6 +31,13 @@ NEAR_VAE = 3e-4
 BIG_G = {"sdxl": "conditioner.embedders.1.model.", "sdxl-refiner": "conditioner.embedders.0.model."}
 
 
+MAIN = ("sd15", "sd2", "sdxl", "sdxl-refiner")
+RUN = (
+    *MAIN, "sd15-inpaint", "sd2-inpaint", "sdxl-pix2pix",
+    "segmind-vega", "koala-700m", "bk-sdm-tiny-lcm",
+)  # fmt: skip
+
+
 class Model:
     """A small model's file and what diffusers makes of it."""
 
@@ -51,7 +58,10 @@ class Model:
         if family == "sd2":
             prefix = "cond_stage_model.model."
             return references.open_clip(self.file, prefix, layers=2, projected=False)
-        return references.clip_l(self.file)
+        if family == "sd15":
+            return references.clip_l(self.file, layers=2, prefix=None)
+        prefix = "conditioner.embedders.0.transformer."
+        return references.clip_l(self.file, layers=3, prefix=prefix)
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +80,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Model]:
 UNETS = [(name, "unet") for name in references.UNETS]
 OTHERS = [
     (name, component)
-    for name in ("sd2", "sdxl", "sdxl-refiner")
+    for name in MAIN
     for component in available(MODELS[name])
     if component != "unet"
 ]
@@ -123,13 +133,6 @@ def bundles(
             return self[name]
 
     return Bundles()
-
-
-MAIN = ("sd2", "sdxl", "sdxl-refiner")
-RUN = (
-    *MAIN, "sd15-inpaint", "sd2-inpaint", "sdxl-pix2pix",
-    "segmind-vega", "koala-700m", "bk-sdm-tiny-lcm",
-)  # fmt: skip
 
 
 def unet_inputs(name: str, size: Size) -> tuple[list[torch.Tensor], dict[str, Any]]:
@@ -185,7 +188,7 @@ def test_the_text_encoders_give_what_the_pipelines_take(
         assert_near(run(bundles[name], component, [tokens]), wanted, NEAR)
 
 
-@pytest.mark.parametrize("name", ["sd2", "sdxl"])
+@pytest.mark.parametrize("name", MAIN)
 def test_the_vae_computes_what_diffusers_computes(
     models: dict[str, Model], bundles: dict[str, Bundle], name: str
 ) -> None:
