@@ -55,7 +55,7 @@ def main() -> None:
     folder: Path = options.folder
     checkpoint = folder / "sd15.safetensors"
     if not checkpoint.exists():
-        measure("make", [*PYTHON, "examples.random_checkpoint", checkpoint, "--full"])
+        measure("make", [*PYTHON, "examples.random_checkpoint", checkpoint, "--model", "sd15-full"])
     print("| step | wall s | CPU s | peak GB |\n|---|---|---|---|")
     rows = chain(_export_rows(folder, checkpoint), _compile_rows(folder, sophgo=options.sophgo))
     for row in rows:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 
 class _Json:
@@ -10,37 +10,66 @@ class _Json:
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values (tuples become lists); `from_json` reads it back."""
-        return {
-            name: list(value) if isinstance(value, tuple) else value
-            for name, value in asdict(self).items()  # type: ignore[call-overload]
-        }
+        return {name: _lists(value) for name, value in asdict(self).items()}  # type: ignore[call-overload]
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """Read what `to_json` wrote; raises TypeError for unknown fields."""
-        return cls(**{n: tuple(v) if isinstance(v, list) else v for n, v in data.items()})
+        return cls(**{name: _tuples(value) for name, value in data.items()})
+
+
+def _lists(value: Any) -> Any:
+    return [_lists(v) for v in value] if isinstance(value, tuple) else value
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(v) for v in value) if isinstance(value, list) else value
+
+
+TIME_ID_WIDTH = 256
+"""Width of the sinusoidal embedding of each of SDXL's time ids (sizes and crops)."""
 
 
 @dataclass(frozen=True)
 class UNetArchitecture(_Json):
     """The denoiser. Tuples run over levels, from full latent resolution down.
 
-    `attention_heads` is the number of heads at every level. It leaves no trace in the weights:
-    it is the family's constant.
+    `down_depths` gives, per level, the number of transformer layers behind each residual block;
+    `up_depths` the same on the way up, so from the lowest level. `middle_depth` 0 is a middle
+    block of one residual block alone, None no middle block.
+
+    `attention_heads` (per level) and `time_ids` leave no trace in the weights: they are the
+    family's. `pooled_dim` is the width of the pooled text embedding added to the time embedding,
+    `timestep_cond_dim` that of the guidance embedding of a full LCM; 0 where there is none.
     """
 
     in_channels: int
     out_channels: int
     block_channels: tuple[int, ...]
-    layers_per_block: int
-    attention_levels: tuple[bool, ...]
+    down_depths: tuple[tuple[int, ...], ...]
+    middle_depth: int | None
+    up_depths: tuple[tuple[int, ...], ...]
     context_dim: int
-    attention_heads: int
+    attention_heads: tuple[int, ...]
+    linear_projection: bool = False
+    pooled_dim: int = 0
+    time_ids: int = 0
+    timestep_cond_dim: int = 0
+
+    @property
+    def addition_dim(self) -> int:
+        """Input width of the addition embedding: pooled text and embedded time ids; 0: none."""
+        return self.pooled_dim + TIME_ID_WIDTH * self.time_ids
 
 
 @dataclass(frozen=True)
 class TextEncoderArchitecture(_Json):
-    """A CLIP text transformer. `heads` is hidden_size / 64, as in every CLIP that was published."""
+    """A CLIP text transformer. `heads` is hidden_size / 64, as in every CLIP that was published.
+
+    `layers` are those of the file. The UNet takes the hidden state that lies `clip_skip` layers
+    before the last, through the final layer norm or not (`final_norm`). `projection_dim` is the
+    width of the pooled, projected output that SDXL's UNet takes besides; 0 where there is none.
+    """
 
     vocabulary: int
     positions: int
@@ -49,6 +78,19 @@ class TextEncoderArchitecture(_Json):
     layers: int
     heads: int
     activation: str
+    clip_skip: int = 0
+    final_norm: bool = True
+    projection_dim: int = 0
+
+    @property
+    def computed_layers(self) -> int:
+        """Layers that any output depends on; the pooled output depends on all."""
+        return self.layers - (0 if self.projection_dim else self.clip_skip)
+
+    @property
+    def norm_is_computed(self) -> bool:
+        """Whether any output passes through the final layer norm."""
+        return self.final_norm or self.projection_dim > 0
 
 
 @dataclass(frozen=True)
@@ -61,6 +103,9 @@ class VaeArchitecture(_Json):
     scaling_factor: float
 
 
+_Part = TypeVar("_Part", bound=_Json)
+
+
 @dataclass(frozen=True)
 class Architecture:
     """A family and the parts that a file holds; a part is None when the file lacks it."""
@@ -69,6 +114,7 @@ class Architecture:
     unet: UNetArchitecture | None
     text_encoder: TextEncoderArchitecture | None
     vae: VaeArchitecture | None
+    text_encoder_2: TextEncoderArchitecture | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values; `from_json` reads it back."""
@@ -81,10 +127,14 @@ class Architecture:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Architecture":
         """Read what `to_json` wrote."""
-        unet, text, vae = data["unet"], data["text_encoder"], data["vae"]
+
+        def part(name: str, kind: type[_Part]) -> _Part | None:
+            return None if data.get(name) is None else kind.from_json(data[name])
+
         return cls(
             family=data["family"],
-            unet=None if unet is None else UNetArchitecture.from_json(unet),
-            text_encoder=None if text is None else TextEncoderArchitecture.from_json(text),
-            vae=None if vae is None else VaeArchitecture.from_json(vae),
+            unet=part("unet", UNetArchitecture),
+            text_encoder=part("text_encoder", TextEncoderArchitecture),
+            vae=part("vae", VaeArchitecture),
+            text_encoder_2=part("text_encoder_2", TextEncoderArchitecture),
         )

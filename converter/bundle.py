@@ -66,6 +66,7 @@ class Bundle:
     command: Sequence[str] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
     complete: bool = True
+    zero_terminal_snr: bool = False
 
     def save(self) -> None:
         """Write `bundle.json`, atomically."""
@@ -76,6 +77,7 @@ class Bundle:
             "profile": self.profile,
             "batch": self.batch,
             "prediction_type": self.prediction_type,
+            "zero_terminal_snr": self.zero_terminal_snr,
             "architecture": self.architecture,
             "components": {name: c.to_json() for name, c in self.components.items()},
             "sources": list(self.sources),

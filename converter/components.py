@@ -1,23 +1,34 @@
 """The components of a model and their ports, before any consumer's profile renames them."""
 
-from collections.abc import Callable
+from collections.abc import Collection
 
-from converter.architecture import Architecture, UNetArchitecture
+from converter.architecture import Architecture, TextEncoderArchitecture, UNetArchitecture
 from converter.errors import InputError
-from converter.families import sd15
+from converter.families.registry import FAMILIES
 from converter.families.rules import TensorRule
+from converter.families.unet import down_residuals
 from converter.interface import Dim, Interface, Port
 from converter.sizes import LATENT_SCALE
 
-COMPONENTS = ("text_encoder", "unet", "vae_encoder", "vae_decoder")
+COMPONENTS = ("text_encoder", "text_encoder_2", "unet", "vae_encoder", "vae_decoder")
+"""Every kind of component, in the order in which a picture passes them."""
 
 PART_OF = {
     "text_encoder": "text_encoder",
+    "text_encoder_2": "text_encoder_2",
     "unet": "unet",
     "vae_encoder": "vae",
     "vae_decoder": "vae",
 }
 """Component -> the part of the architecture that describes it."""
+
+TEXT_POSITIONS = 77
+"""Tokens of a prompt, where no text encoder tells: CLIP's."""
+
+
+def complete(architecture: Architecture) -> tuple[str, ...]:
+    """The components that a complete checkpoint of this family holds."""
+    return FAMILIES[architecture.family].components
 
 
 def available(architecture: Architecture) -> tuple[str, ...]:
@@ -25,19 +36,24 @@ def available(architecture: Architecture) -> tuple[str, ...]:
     return tuple(c for c in COMPONENTS if getattr(architecture, PART_OF[c]) is not None)
 
 
-def rules(component: str, architecture: Architecture, text_prefix: str) -> list[TensorRule]:
-    """Every tensor of a component: module name, name in the file, shape."""
-    tables: dict[str, Callable[[], list[TensorRule]]] = {}
-    if (text := architecture.text_encoder) is not None:
-        tables["text_encoder"] = lambda: sd15.text_encoder_rules(text, text_prefix)
-    if (unet := architecture.unet) is not None:
-        tables["unet"] = lambda: sd15.unet_rules(unet)
-    if (vae := architecture.vae) is not None:
-        tables["vae_encoder"] = lambda: sd15.vae_encoder_rules(vae)
-        tables["vae_decoder"] = lambda: sd15.vae_decoder_rules(vae)
-    if component not in tables:
-        raise InputError(f"no {component} in this checkpoint: it holds {', '.join(tables)}")
-    return tables[component]()
+def rules(
+    component: str, architecture: Architecture, names: Collection[str] = ()
+) -> list[TensorRule]:
+    """Every tensor of a component: module name, name in the file, shape.
+
+    Where a family has several spellings, the one found among the file's `names` is taken.
+    """
+    part = getattr(architecture, PART_OF[component])
+    if part is None:
+        held = ", ".join(available(architecture))
+        raise InputError(f"no {component} in this checkpoint: it holds {held}")
+    return list(FAMILIES[architecture.family].rules(component, part, names))
+
+
+def text_positions(architecture: Architecture) -> int:
+    """Tokens of a prompt that the UNet attends to."""
+    text = architecture.text_encoder or architecture.text_encoder_2
+    return TEXT_POSITIONS if text is None else text.positions
 
 
 def interface(component: str, architecture: Architecture, *, residual_ports: bool) -> Interface:
@@ -46,17 +62,10 @@ def interface(component: str, architecture: Architecture, *, residual_ports: boo
     With `residual_ports` the UNet also takes what a ControlNet adds: the residual of the middle
     block, then one per down-block output.
     """
-    if component == "text_encoder":
-        text = architecture.text_encoder
+    if component in ("text_encoder", "text_encoder_2"):
+        text = getattr(architecture, PART_OF[component])
         assert text is not None
-        tokens: tuple[Dim, ...] = ("batch", text.positions)
-        return Interface(
-            (Port("input_ids", "int32", tokens),),
-            (
-                Port("last_hidden_state", "float32", (*tokens, text.hidden_size)),
-                Port("pooler_output", "float32", ("batch", text.hidden_size)),
-            ),
-        )
+        return _text_interface(text)
     if component == "unet":
         assert architecture.unet is not None
         return _unet_interface(architecture, architecture.unet, residual_ports)
@@ -91,22 +100,35 @@ def _picture(divisor: int) -> tuple[str, str]:
     return f"height/{divisor}", f"width/{divisor}"
 
 
+def _text_interface(text: TextEncoderArchitecture) -> Interface:
+    """One hidden state per token, and one vector per prompt where the UNet takes one."""
+    tokens: tuple[Dim, ...] = ("batch", text.positions)
+    hidden = "last_hidden_state" if text.final_norm else "penultimate_hidden_state"
+    outputs = [Port(hidden, "float32", (*tokens, text.hidden_size))]
+    if text.projection_dim:
+        outputs.append(Port("text_embeds", "float32", ("batch", text.projection_dim)))
+    elif text.final_norm:
+        outputs.append(Port("pooler_output", "float32", ("batch", text.hidden_size)))
+    return Interface((Port("input_ids", "int32", tokens),), tuple(outputs))
+
+
 def _unet_interface(
     architecture: Architecture, unet: UNetArchitecture, residual_ports: bool
 ) -> Interface:
-    text = architecture.text_encoder
     latent = _picture(LATENT_SCALE)
+    context = ("batch", text_positions(architecture), unet.context_dim)
     inputs = [
         Port("sample", "float32", ("batch", unet.in_channels, *latent)),
         Port("timestep", "float32", (1,)),
-        Port(
-            "encoder_hidden_states",
-            "float32",
-            ("batch", 77 if text is None else text.positions, unet.context_dim),
-        ),
+        Port("encoder_hidden_states", "float32", context),
     ]
+    if unet.timestep_cond_dim:
+        inputs.append(Port("timestep_cond", "float32", ("batch", unet.timestep_cond_dim)))
+    if unet.addition_dim:
+        inputs.append(Port("text_embeds", "float32", ("batch", unet.pooled_dim)))
+        inputs.append(Port("time_ids", "float32", ("batch", unet.time_ids)))
     if residual_ports:
-        down = sd15.down_residuals(unet)
+        down = down_residuals(unet)
         middle = ("batch", *_cell(unet.block_channels[-1], len(unet.block_channels) - 1))
         inputs.append(Port("mid_block_additional_residual", "float32", middle))
         inputs += [

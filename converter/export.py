@@ -19,13 +19,14 @@ from converter.adapters.lora import Lora, load_lora
 from converter.architecture import Architecture
 from converter.bundle import GRAPH_FILE, WEIGHTS_FILE, Bundle, BundleComponent
 from converter.checkpoint import Checkpoint
-from converter.components import COMPONENTS, available, interface, rules
+from converter.components import COMPONENTS, available, complete, interface, rules
 from converter.errors import InputError
-from converter.families import sd15
-from converter.families.detect import checkpoint_family, prediction_type
+from converter.families.detect import NOT_EXPORTED
+from converter.families.prediction import PREDICTION_TYPES, Prediction
+from converter.families.registry import FAMILIES
 from converter.families.rules import TensorRule
 from converter.files import blake3_of, replacing, require_space, sha256_of
-from converter.inspection import infer_architecture, inspect, tensor_problems
+from converter.inspection import inspect
 from converter.merged import MergedWeights
 from converter.profiles import InterfaceProfile, get_profile
 from converter.progress import Event, Progress, silent
@@ -34,7 +35,7 @@ from converter.template import load_template
 from passes import pipelines
 from passes.weights import weight_places
 
-ADAPTABLE = ("unet", "text_encoder")
+ADAPTABLE = ("unet", "text_encoder", "text_encoder_2")
 """Components that adapters change."""
 
 
@@ -61,7 +62,11 @@ class AdapterChoice:
 
 @dataclass(frozen=True)
 class ExportRequest:
-    """What to export. `components` None means everything that the checkpoint must hold."""
+    """What to export. `components` None means everything that the checkpoint must hold.
+
+    `prediction` (``epsilon``, ``v_prediction``) and `zero_terminal_snr` override what the file
+    tells. No graph depends on them: they are recorded for whoever samples.
+    """
 
     checkpoint: Path
     output: Path
@@ -70,6 +75,8 @@ class ExportRequest:
     batch: int = 1
     components: tuple[str, ...] | None = None
     allow_unused: bool = False
+    prediction: str | None = None
+    zero_terminal_snr: bool = False
 
     def command(self) -> list[str]:
         """The command line that makes the same request."""
@@ -79,6 +86,10 @@ class ExportRequest:
         words += ["-o", str(self.output), "--profile", self.profile, "-b", str(self.batch)]
         if self.components is not None:
             words += ["--components", ",".join(self.components)]
+        if self.prediction is not None:
+            words += ["--prediction", self.prediction]
+        if self.zero_terminal_snr:
+            words += ["--zero-terminal-snr"]
         return [*words, "--allow-unused"] if self.allow_unused else words
 
 
@@ -90,6 +101,7 @@ class _Source:
     architecture: Architecture
     tables: Mapping[str, list[TensorRule]]
     components: tuple[str, ...]
+    prediction: Prediction
 
 
 @dataclass(frozen=True)
@@ -140,32 +152,50 @@ def _open_source(request: ExportRequest) -> _Source:
     path = request.checkpoint
     file = Checkpoint.open(path)
     found = inspect(path)
+    if found.family in NOT_EXPORTED:
+        raise InputError(
+            f"{path}: a {found.family} checkpoint, which is not exported: "
+            f"{NOT_EXPORTED[found.family]}: exported are {', '.join(FAMILIES)}"
+        )
     if found.kind != "checkpoint":
         raise InputError(
             f"{path}: a {found.kind} file, and -u wants a checkpoint (a file with "
             f"model.diffusion_model.* tensors): {_advice(found.kind)}"
         )
-    architecture = infer_architecture(file.tensors, checkpoint_family(file.tensors))
+    architecture = found.architecture
     if architecture is None:
         raise InputError(
-            f"{path}: a {found.family} checkpoint; this version exports {sd15.FAMILY} "
-            "(Stable Diffusion 1.x) only: use a checkpoint of that family"
+            f"{path}: a checkpoint of no family that is known here ({', '.join(FAMILIES)}): "
+            "use a Stable Diffusion checkpoint in its original single-file layout"
         )
+    get_profile(request.profile).check(architecture)
     components = _choose_components(path, architecture, request.components)
     problems = [
         p
-        for p in tensor_problems(file.tensors, architecture)
+        for p in found.problems
         if not p.startswith(tuple(f"{c}:" for c in COMPONENTS if c not in components))
     ]
     if problems:
         raise InputError(
-            f"{path}: {len(problems)} tensors do not fit the {sd15.FAMILY} layout: "
+            f"{path}: {len(problems)} tensors do not fit the {found.family} layout: "
             f"{'; '.join(problems[:5])}{'; ...' if len(problems) > 5 else ''}: "
             "see them all with 'sdconv inspect'; download the file again, or use another one"
         )
-    prefix = sd15.text_prefix(file.tensors)
-    tables = {c: rules(c, architecture, prefix) for c in available(architecture)}
-    return _Source(file, architecture, tables, components)
+    tables = {c: rules(c, architecture, file.tensors) for c in available(architecture)}
+    return _Source(file, architecture, tables, components, _prediction(request, found.prediction))
+
+
+def _prediction(request: ExportRequest, detected: Prediction) -> Prediction:
+    """What was asked for, else what the file tells."""
+    if request.prediction not in (None, *PREDICTION_TYPES):
+        raise InputError(
+            f"unknown prediction {request.prediction!r}: choose {' or '.join(PREDICTION_TYPES)}"
+        )
+    return replace(
+        detected,
+        type=request.prediction or detected.type,
+        zero_terminal_snr=request.zero_terminal_snr or detected.zero_terminal_snr,
+    )
 
 
 def _advice(kind: str) -> str:
@@ -181,13 +211,14 @@ def _choose_components(
     for name in wanted or ():
         if name not in COMPONENTS:
             raise InputError(f"unknown component {name!r}: choose from {', '.join(COMPONENTS)}")
-    missing = [name for name in wanted or COMPONENTS if name not in present]
+    needed = wanted or complete(architecture)
+    missing = [name for name in needed if name not in present]
     if missing:
         raise InputError(
             f"{path}: no {' and no '.join(missing)} in this file; it holds {', '.join(present)}: "
             f"export those with --components {','.join(present)}, or use a complete checkpoint"
         )
-    return tuple(c for c in COMPONENTS if c in (wanted or COMPONENTS))
+    return tuple(c for c in COMPONENTS if c in needed)
 
 
 def _open_adapters(request: ExportRequest, source: _Source) -> list[Lora]:
@@ -267,7 +298,8 @@ def _bundle(
         architecture=source.architecture.to_json(),
         profile=profile.name,
         batch=request.batch,
-        prediction_type=prediction_type(source.file.tensors, source.architecture.family)[0],
+        prediction_type=source.prediction.type,
+        zero_terminal_snr=source.prediction.zero_terminal_snr,
         components={},
         sources=[
             {

@@ -10,20 +10,13 @@ from converter.adapters.family import adapter_family
 from converter.adapters.keys import adapter_kind, split_key
 from converter.architecture import Architecture
 from converter.checkpoint import Checkpoint, TensorInfo
-from converter.components import COMPONENTS, available, rules
-from converter.families import sd15
-from converter.families.detect import checkpoint_family, prediction_type
+from converter.components import available, rules
+from converter.families.detect import NOT_EXPORTED, checkpoint_family
+from converter.families.prediction import Prediction, detect_prediction
+from converter.families.registry import FAMILIES
+from converter.families.variants import variant
 
 Tensors = Mapping[str, TensorInfo]
-
-COMPONENT_PREFIXES = {
-    "text_encoder": ("cond_stage_model.", "conditioner.embedders.0."),
-    "text_encoder_2": ("conditioner.embedders.1.",),
-    "unet": ("model.diffusion_model.",),
-    "vae_encoder": ("first_stage_model.encoder.", "first_stage_model.quant_conv."),
-    "vae_decoder": ("first_stage_model.decoder.", "first_stage_model.post_quant_conv."),
-}
-"""Where the original single-file layout keeps each component."""
 
 BARE = {
     "controlnet": ("control_model.", "controlnet_cond_embedding.", "input_hint_block."),
@@ -71,9 +64,14 @@ class Inspection:
     bytes: int
     components: Mapping[str, ComponentFacts]
     architecture: Architecture | None
-    prediction: tuple[str, str]
+    prediction: Prediction
     adapter: AdapterFacts | None
     problems: list[str]
+
+    @property
+    def variant(self) -> str:
+        """What kind of its family it is (``base``, ``inpaint``, ``SSD-1B``); ``unknown``."""
+        return "unknown" if self.architecture is None else variant(self.architecture)
 
     def to_json(self) -> dict[str, Any]:
         """As `sdconv inspect --json` prints it (schema 1)."""
@@ -85,7 +83,12 @@ class Inspection:
             "bytes": self.bytes,
             "components": {name: facts.__dict__ for name, facts in self.components.items()},
             "architecture": None if self.architecture is None else self.architecture.to_json(),
-            "prediction_type": {"value": self.prediction[0], "decided_by": self.prediction[1]},
+            "variant": self.variant,
+            "prediction_type": {
+                "value": self.prediction.type,
+                "decided_by": self.prediction.reason,
+                "zero_terminal_snr": self.prediction.zero_terminal_snr,
+            },
             "problems": self.problems,
         }
         if self.adapter is not None:
@@ -94,15 +97,8 @@ class Inspection:
 
 
 def infer_architecture(tensors: Tensors, family: str) -> Architecture | None:
-    """The architecture of a checkpoint; None for a family whose tables are not here yet."""
-    if family != sd15.FAMILY:
-        return None
-    return Architecture(
-        family,
-        sd15.infer_unet(tensors),
-        sd15.infer_text_encoder(tensors),
-        sd15.infer_vae(tensors),
-    )
+    """The architecture of a checkpoint; None for a family that is not exported."""
+    return FAMILIES[family].infer(tensors) if family in FAMILIES else None
 
 
 def inspect(path: Path) -> Inspection:
@@ -114,12 +110,15 @@ def inspect(path: Path) -> Inspection:
         family = adapter_family(tensors)
         components: dict[str, ComponentFacts] = {}
         architecture = None
-        prediction = ("unknown", "an adapter does not decide it")
+        prediction = Prediction("unknown", False, "an adapter does not decide it")
     else:
         family = checkpoint_family(tensors)
-        components = _components(tensors) if kind == "checkpoint" else {}
+        components = _components(tensors, family) if kind == "checkpoint" else {}
         architecture = infer_architecture(tensors, family)
-        prediction = prediction_type(tensors, family)
+        prediction = detect_prediction(tensors, file.metadata, family, architecture)
+    problems = tensor_problems(tensors, architecture) if kind == "checkpoint" else []
+    if family in NOT_EXPORTED:
+        problems = [f"{family} is not exported: {NOT_EXPORTED[family]}"]
     return Inspection(
         path=path,
         kind=kind,
@@ -129,7 +128,7 @@ def inspect(path: Path) -> Inspection:
         architecture=architecture,
         prediction=prediction,
         adapter=_adapter(tensors, family) if kind == "lora" else None,
-        problems=tensor_problems(tensors, architecture) if kind == "checkpoint" else [],
+        problems=problems,
     )
 
 
@@ -144,14 +143,14 @@ def _kind(tensors: Tensors) -> str:
     return "unknown"
 
 
-def _components(tensors: Tensors) -> dict[str, ComponentFacts]:
-    facts = {
-        component: ComponentFacts.of({n: i for n, i in tensors.items() if n.startswith(prefixes)})
-        for component, prefixes in COMPONENT_PREFIXES.items()
+def _components(tensors: Tensors, family: str) -> dict[str, ComponentFacts]:
+    if family not in FAMILIES:
+        return {}
+    prefixes = {c: FAMILIES[family].prefixes(c) for c in FAMILIES[family].components}
+    return {
+        component: ComponentFacts.of({n: i for n, i in tensors.items() if n.startswith(mine)})
+        for component, mine in prefixes.items()
     }
-    if not facts["text_encoder_2"].present:
-        del facts["text_encoder_2"]
-    return facts
 
 
 def _adapter(tensors: Tensors, family: str) -> AdapterFacts:
@@ -172,24 +171,23 @@ def tensor_problems(tensors: Tensors, architecture: Architecture | None) -> list
     """Check names and shapes against the family's table, both ways, all offenders named."""
     if architecture is None:
         return []
-    prefix = sd15.text_prefix(tensors)
+    family = FAMILIES[architecture.family]
     problems = []
     expected: set[str] = set()
     for component in available(architecture):
-        for rule in rules(component, architecture, prefix):
-            expected.add(rule.source)
+        for rule in rules(component, architecture, tensors):
             info = tensors.get(rule.source)
-            if info is None:
+            if rule.source in expected:  # a fused tensor is checked once
+                continue
+            expected.add(rule.source)
+            if info is None and rule.needed:
                 problems.append(f"{component}: {rule.source} is missing")
-            elif not rule.accepts(info.shape):
-                found, wanted = list(info.shape), list(rule.shape)
+            elif info is not None and not rule.accepts(info.shape):
+                found, wanted = list(info.shape), list(rule.stored_shape)
                 problems.append(f"{component}: {rule.source} is {found}, {wanted} was expected")
-    missing = [c for c in COMPONENTS if c not in available(architecture)]
-    owned = tuple(
-        p for c, prefixes in COMPONENT_PREFIXES.items() if c not in missing for p in prefixes
-    )
+    owned = tuple(p for c in available(architecture) for p in family.prefixes(c))
     for name in tensors:
-        known = name in expected or name.startswith(sd15.KNOWN_UNUSED)
+        known = name in expected or name.startswith(family.unused)
         if name.startswith(owned) and not known:
             problems.append(f"{name} {list(tensors[name].shape)} belongs to no known layer")
     return problems

@@ -20,8 +20,9 @@ STREAM_FORMAT = "1"
 class MergedWeights:
     """A `WeightSource` over a checkpoint and adapters, in the layout of a template.
 
-    Values are float32: read as stored, widened, changed by each adapter in the order given,
-    transposed where the graph wants the matrix so. The pages read are given back at once.
+    Values are float32: read as stored, cut out of a fused tensor, widened, changed by each adapter
+    in the order given, transposed where the graph wants the matrix so. The pages read are given
+    back at once.
     """
 
     file: Path | None = None
@@ -38,7 +39,7 @@ class MergedWeights:
         self._component = component
         self._checkpoint = checkpoint
         self._places = places
-        self._rules = {rule.name: rule for rule in rules}
+        self._rules = {rule.name: rule for rule in rules if rule.needed}
         self._adapters = [a for a in adapters if a.modules.get(component) and a.scale != 0]
         _check_complete(component, self._rules, places)
         self.key = content_key(
@@ -64,7 +65,7 @@ class MergedWeights:
     def read(self, name: str) -> Array:
         """The merged tensor in the graph's layout."""
         rule, place = self._rule(name), self._places[name]
-        stored = self._checkpoint.read(rule.source).reshape(rule.shape)
+        stored = rule.take(self._checkpoint.read(rule.source))
         for adapter in self._adapters:
             stored = adapter.add_to(self._component, rule.name, stored)
         if name.endswith(TRANSPOSED):

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import importlib.util
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from converter.architecture import Architecture
 from converter.errors import InputError
 from converter.profiles import get_profile
+from converter.unet_module import unet_module
 from passes.weights import TRANSPOSED
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
     from converter.architecture import (
         TextEncoderArchitecture,
-        UNetArchitecture,
         VaeArchitecture,
     )
     from converter.bundle import Bundle
@@ -55,8 +55,10 @@ def build_module(
     with init_empty_weights(include_buffers=False):
         if component == "text_encoder" and architecture.text_encoder is not None:
             module = _text_encoder(architecture.text_encoder)
+        elif component == "text_encoder_2" and architecture.text_encoder_2 is not None:
+            module = _text_encoder(architecture.text_encoder_2)
         elif component == "unet" and architecture.unet is not None:
-            module = _unet(architecture.unet, residual_ports)
+            module = unet_module(architecture.unet, residual_ports=residual_ports)
         elif component == "vae_encoder" and architecture.vae is not None:
             module = _vae_half(architecture.vae, encoder=True)
         elif component == "vae_decoder" and architecture.vae is not None:
@@ -120,67 +122,43 @@ def _tensor(name: str, array: Array) -> tuple[str, torch.Tensor]:
 
 
 def _text_encoder(arch: TextEncoderArchitecture) -> torch.nn.Module:
+    import torch
     from transformers import CLIPTextConfig, CLIPTextModel
 
     class TextEncoder(CLIPTextModel):  # type: ignore[no-untyped-call]
-        def forward(self, input_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            out = super().forward(input_ids=input_ids)
-            return out.last_hidden_state, out.pooler_output
+        def forward(self, input_ids: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            if not arch.projection_dim:
+                out = super().forward(input_ids=input_ids)
+                if not arch.final_norm:
+                    return (out.last_hidden_state,)
+                return out.last_hidden_state, out.pooler_output
+            out = super().forward(input_ids=input_ids, output_hidden_states=True)
+            hidden = out.hidden_states[-1 - arch.clip_skip]
+            return hidden, self.get_submodule("text_projection")(out.pooler_output)
 
     config = CLIPTextConfig(
         vocab_size=arch.vocabulary,
         hidden_size=arch.hidden_size,
         intermediate_size=arch.intermediate_size,
-        num_hidden_layers=arch.layers,
+        num_hidden_layers=arch.computed_layers,
         num_attention_heads=arch.heads,
         max_position_embeddings=arch.positions,
         hidden_act=arch.activation,
-        # SD1.5's own ids: the pooled vector is taken at the highest token id, the first EOS.
+        # Stable Diffusion's own ids: the pooled vector is taken at the highest token id, the
+        # first EOS.
         bos_token_id=0,
         eos_token_id=2,
     )
     # The default attention guards against fully masked rows with IsNaN and Where, which
     # accelerator compilers refuse; a causal mask has no such row.
     config._attn_implementation = "eager"
-    return TextEncoder(config)
-
-
-def _unet(arch: UNetArchitecture, residual_ports: bool) -> torch.nn.Module:
-    from diffusers import UNet2DConditionModel
-
-    class UNet(UNet2DConditionModel):  # type: ignore[misc]
-        def forward(
-            self,
-            sample: torch.Tensor,
-            timestep: torch.Tensor,
-            encoder_hidden_states: torch.Tensor,
-            *residuals: torch.Tensor,
-        ) -> torch.Tensor:
-            added: dict[str, Any] = {}
-            if residuals:
-                added["mid_block_additional_residual"] = residuals[0]
-                added["down_block_additional_residuals"] = residuals[1:]
-            return super().forward(  # type: ignore[no-any-return]
-                sample, timestep, encoder_hidden_states, return_dict=False, **added
-            )[0]
-
-    down = ["CrossAttnDownBlock2D" if a else "DownBlock2D" for a in arch.attention_levels]
-    up = ["CrossAttnUpBlock2D" if a else "UpBlock2D" for a in arch.attention_levels[::-1]]
-    unet = UNet(
-        in_channels=arch.in_channels,
-        out_channels=arch.out_channels,
-        block_out_channels=arch.block_channels,
-        layers_per_block=arch.layers_per_block,
-        down_block_types=tuple(down),
-        up_block_types=tuple(up),
-        cross_attention_dim=arch.context_dim,
-        attention_head_dim=arch.attention_heads,  # diffusers' name for the number of heads
-    )
-    if not residual_ports:
-        # More up-samplings than there are makes every latent size "not a multiple", so the
-        # traced graph takes each up-sampled size from the skip connection, whatever it is.
-        unet.num_upsamplers = 30
-    return unet
+    module = TextEncoder(config)
+    if not arch.norm_is_computed:
+        module.add_module("final_layer_norm", torch.nn.Identity())
+    if arch.projection_dim:
+        projection = torch.nn.Linear(arch.hidden_size, arch.projection_dim, bias=False)
+        module.add_module("text_projection", projection)
+    return module
 
 
 def _vae_half(arch: VaeArchitecture, *, encoder: bool) -> torch.nn.Module:

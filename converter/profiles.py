@@ -31,6 +31,25 @@ class InterfaceProfile:
     consumer: str
     residual_ports: bool
     components: Mapping[str, ComponentProfile]
+    family: str | None = None
+    """The only family that this consumer runs; None: any."""
+
+    def check(self, architecture: Architecture) -> None:
+        """Raise InputError for a model that this consumer cannot run."""
+        if self.family not in (None, architecture.family):
+            raise InputError(
+                f"profile {self.name} is for {self.family} only ({self.consumer}), and this is "
+                f"{architecture.family}: add --profile {DIFFUSERS.name}"
+            )
+        unet = architecture.unet
+        if not self.residual_ports or unet is None:
+            return
+        if unet.middle_depth is None or unet.timestep_cond_dim:
+            what = "has no middle block" if unet.middle_depth is None else "is a full LCM"
+            raise InputError(
+                f"profile {self.name} wants a ControlNet's residual behind the timestep and the "
+                f"text, in every block, and this UNet {what}: add --profile {DIFFUSERS.name}"
+            )
 
     def interface(self, component: str, architecture: Architecture) -> Interface:
         """The component's ports as this consumer binds them."""
@@ -59,6 +78,7 @@ SD_LCM_TPU = InterfaceProfile(
     name="sd-lcm-tpu",
     consumer="SD1.5 hosts on Sophgo BM1684X: binds by position, reads output 0, knows no int64",
     residual_ports=True,
+    family="sd15",
     components={
         "text_encoder": ComponentProfile(
             inputs={"input_ids": "tokens"}, outputs={"last_hidden_state": "last_hidden_state"}
@@ -77,7 +97,10 @@ DIFFUSERS = InterfaceProfile(
     name="diffusers",
     consumer="ONNX Runtime pipelines of diffusers and Optimum: binds by name",
     residual_ports=False,
-    components={"text_encoder": ComponentProfile(dtypes={"input_ids": "int64"})},
+    components={
+        "text_encoder": ComponentProfile(dtypes={"input_ids": "int64"}),
+        "text_encoder_2": ComponentProfile(dtypes={"input_ids": "int64"}),
+    },
 )
 
 PROFILES = {profile.name: profile for profile in (SD_LCM_TPU, DIFFUSERS)}

@@ -9,50 +9,52 @@ traced ones in the cache folder; both are found by the same content key.
 import importlib.metadata
 import lzma
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
 import onnx_ir as ir
 
-from converter.architecture import (
-    Architecture,
-    TextEncoderArchitecture,
-    UNetArchitecture,
-    VaeArchitecture,
-)
+from converter.architecture import Architecture
 from converter.cache import Cache, content_key
-from converter.components import COMPONENTS, PART_OF
+from converter.components import PART_OF, complete, text_positions
+from converter.families.published import SD2, SD15, SDXL
 from converter.files import replacing
 from converter.progress import Event, Progress, silent
+from passes.weights import plan_offsets
 
 TEMPLATE_FORMAT = "1"
 """Raise it whenever `converter.tracing` would make another graph: older templates are left."""
 
 SHIPPED = Path(__file__).parent / "templates"
 GRAPH = "template.onnx.xz"
+LATENT_CHANNELS = 4
+"""What a plain UNet takes; templates are made for it and changed for the others."""
+
 TRACED_WITH = ("torch", "diffusers", "transformers", "onnxscript")
 
-SD15 = Architecture(
-    family="sd15",
-    unet=UNetArchitecture(4, 4, (320, 640, 1280, 1280), 2, (True, True, True, False), 768, 8),
-    text_encoder=TextEncoderArchitecture(49408, 77, 768, 3072, 12, 12, "quick_gelu"),
-    vae=VaeArchitecture(4, (128, 256, 512, 512), 2, 0.18215),
+SHIPPED_GRAPHS = (
+    *((SD15, component, False) for component in complete(SD15)),
+    (SD15, "unet", True),
+    *((SD2, component, False) for component in complete(SD2)),
+    *((SDXL, component, False) for component in complete(SDXL)),
 )
-"""The architecture of every full-size SD1.x checkpoint, whose templates ship with the package."""
+"""Architecture, component, residual ports of every template that ships."""
 
 
 def template_inputs(
     component: str, architecture: Architecture, *, residual_ports: bool
 ) -> dict[str, str]:
-    """Everything a template depends on, as the inputs of its content key."""
-    parts = architecture.to_json()
-    text = architecture.text_encoder
-    part = parts[PART_OF[component]]
+    """Everything a template depends on, as the inputs of its content key.
+
+    The family is not among them: architectures of two families that make the same graph share it.
+    """
+    part = architecture.to_json()[PART_OF[component]]
     if component == "unet":
-        part = {**part, "positions": 77 if text is None else text.positions}
+        part = {**part, "positions": text_positions(architecture)}
+    part.pop("scaling_factor", None)  # latents are scaled outside the graph
     return {
-        "component": component,
-        "family": architecture.family,
+        "component": component.removesuffix("_2"),
         "architecture": content_key(part),
         "residual ports": str(residual_ports and component == "unet"),
         "template format": TEMPLATE_FORMAT,
@@ -70,11 +72,14 @@ def load_template(
 
     Raises InputError when it has to be traced and the torch extra is not installed.
     """
+    channels = LATENT_CHANNELS
+    if component == "unet" and architecture.unet is not None:
+        channels = architecture.unet.in_channels
+        plain = replace(architecture.unet, in_channels=LATENT_CHANNELS)
+        architecture = replace(architecture, unet=plain)
     inputs = template_inputs(component, architecture, residual_ports=residual_ports)
     key = content_key(inputs)
-    shipped = SHIPPED / _file_name(architecture.family, component, inputs, key)
-    if shipped.is_file():
-        return _read(shipped), key
+    path = SHIPPED / _file_name(inputs)
 
     def build(folder: Path) -> None:
         from converter.tracing import trace
@@ -84,13 +89,27 @@ def load_template(
         _write(trace(component, architecture, residual_ports=residual_ports), folder / GRAPH)
         progress(Event(stage, 1.0))
 
-    made = Cache("templates").make(f"{architecture.family} {component}", inputs, build)
-    return _read(made.path / GRAPH), key
+    if not path.is_file():
+        label = f"{architecture.family} {component}"
+        path = Cache("templates").make(label, inputs, build).path / GRAPH
+    model = _read(path)
+    if channels != LATENT_CHANNELS:
+        set_input_channels(model, channels)
+    return model, key
 
 
-def _file_name(family: str, component: str, inputs: dict[str, str], key: str) -> str:
+def set_input_channels(model: ir.Model, channels: int) -> None:
+    """Let a UNet's graph take this many channels (9: inpainting); only its stem depends on them."""
+    sample, stem = model.graph.inputs[0], model.graph.initializers["conv_in.weight"]
+    for value in (sample, stem):
+        assert value.shape is not None
+        value.shape = ir.Shape([*value.shape[:1], channels, *value.shape[2:]])
+    plan_offsets(model)
+
+
+def _file_name(inputs: dict[str, str]) -> str:
     ports = "-residuals" if inputs["residual ports"] == "True" else ""
-    return f"{family}-{component}{ports}-{key[:12]}.onnx.xz"
+    return f"{inputs['component']}{ports}-{content_key(inputs)[:12]}.onnx.xz"
 
 
 def _read(path: Path) -> ir.Model:
@@ -107,17 +126,18 @@ def _write(model: ir.Model, path: Path) -> None:
 
 
 def regenerate() -> None:
-    """Trace the shipped templates anew; files of older keys are removed."""
+    """Trace the shipped templates that are missing; files of older keys are removed."""
     from converter.tracing import trace
 
-    wanted = [(component, False) for component in COMPONENTS] + [("unet", True)]
     names = set()
-    for component, ports in wanted:
-        inputs = template_inputs(component, SD15, residual_ports=ports)
-        name = _file_name(SD15.family, component, inputs, content_key(inputs))
-        _write(trace(component, SD15, residual_ports=ports), SHIPPED / name)
+    for architecture, component, ports in SHIPPED_GRAPHS:
+        inputs = template_inputs(component, architecture, residual_ports=ports)
+        name = _file_name(inputs)
         names.add(name)
+        if not (SHIPPED / name).is_file():
+            _write(trace(component, architecture, residual_ports=ports), SHIPPED / name)
         sys.stdout.write(f"{name}: {(SHIPPED / name).stat().st_size} bytes\n")
+        sys.stdout.flush()
     for stale in SHIPPED.glob("*.onnx.xz"):
         if stale.name not in names:
             stale.unlink()

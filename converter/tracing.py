@@ -12,7 +12,6 @@ import warnings
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common
 
@@ -21,7 +20,7 @@ from converter.components import interface, size_multiple
 from converter.modules import build_module
 from converter.sizes import Size
 from passes.fold_weight_layout import FoldWeightLayoutPass
-from passes.weights import hidden_weights, weights_of
+from passes.weights import hidden_weights, plan_offsets, unwritten, weights_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,9 +32,6 @@ if TYPE_CHECKING:
 
 OPSET = 18
 """Every consumer of today reads it; it is the exporter's native opset, so nothing is converted."""
-
-ALIGNMENT = 4096
-"""Offsets of weights in the external file are multiples of a memory page, as ONNX advises."""
 
 EXAMPLE_BATCH = 2
 LARGEST_BATCH = 63  # diffusers' up-sampling takes another path from 64 on
@@ -103,7 +99,6 @@ def _dynamic_shapes(ports: Interface, multiple: int, fewest: int) -> tuple[Any, 
     symbols: dict[str, Any] = {"batch": Symbol("batch", min=1, max=LARGEST_BATCH)}
     for side in ("height", "width"):
         symbols[side] = Symbol(f"{side}_cells", min=fewest, max=1024)
-    takes_variadic = any("residual" in port.name for port in ports.inputs)
 
     def spec(dim: str) -> Any:
         if dim == "batch":
@@ -116,7 +111,7 @@ def _dynamic_shapes(ports: Interface, multiple: int, fewest: int) -> tuple[Any, 
         {axis: spec(dim) for axis, dim in enumerate(port.shape) if isinstance(dim, str)}
         for port in ports.inputs
     ]
-    if takes_variadic:
+    if len(shapes) > 3:  # what a UNet takes beyond its three is one variadic argument
         return (*shapes[:3], tuple(shapes[3:]))
     return tuple(shapes)
 
@@ -141,14 +136,14 @@ def _weightless(model: ir.Model, ports: Interface) -> ir.Model:
     for name, value in list(model.graph.initializers.items()):
         if _is_fake(value.const_value):
             assert value.shape is not None and value.dtype is not None
-            value.const_value = _placeholder(name, value.shape, value.dtype, 0)
+            value.const_value = unwritten(WEIGHTS_FILE, name, value.shape, value.dtype, 0)
     with hidden_weights(model):
         optimize_ir(model)
     for name, value in weights_of(model).items():
         if not value.uses():
             del model.graph.initializers[name]
     FoldWeightLayoutPass()(model)
-    _plan_offsets(model)
+    plan_offsets(model)
     _name_dimensions(model, ports)
     _strip(model)
     return model
@@ -157,22 +152,6 @@ def _weightless(model: ir.Model, ports: Interface) -> ir.Model:
 def _is_fake(tensor: Any) -> bool:
     raw = getattr(tensor, "raw", None)
     return any("Fake" in type(part).__name__ for part in (raw, getattr(raw, "data", None)))
-
-
-def _placeholder(name: str, shape: ir.Shape, dtype: ir.DataType, offset: int) -> ir.ExternalTensor:
-    length = int(np.prod(shape.numpy(), dtype=np.int64)) * dtype.bitwidth // 8
-    return ir.ExternalTensor(
-        WEIGHTS_FILE, offset, length, dtype, shape=shape, name=name, base_dir="."
-    )
-
-
-def _plan_offsets(model: ir.Model) -> None:
-    offset = 0
-    for name, value in weights_of(model).items():
-        assert value.shape is not None and value.dtype is not None
-        tensor = _placeholder(name, value.shape, value.dtype, offset)
-        value.const_value = tensor
-        offset += -(-tensor.nbytes // ALIGNMENT) * ALIGNMENT
 
 
 def _name_dimensions(model: ir.Model, ports: Interface) -> None:

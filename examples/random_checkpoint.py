@@ -1,10 +1,10 @@
-"""Write a Stable Diffusion 1.x checkpoint of any widths with random weights, and a LoRA for it.
+"""Write a Stable Diffusion checkpoint of any family with random weights, and a LoRA for it.
 
 The layout is the original single-file one, so every step of the tool runs as on a real file; the
 pictures are noise. Values are scaled by fan-in, so that activations stay near one.
 
     python -m examples.random_checkpoint small.safetensors --lora small-lora.safetensors
-    python -m examples.random_checkpoint sd15.safetensors --full
+    python -m examples.random_checkpoint sdxl.safetensors --model sdxl-full
 """
 
 import argparse
@@ -15,26 +15,12 @@ from pathlib import Path
 
 import numpy as np
 
-from converter.architecture import (
-    Architecture,
-    TextEncoderArchitecture,
-    UNetArchitecture,
-    VaeArchitecture,
-)
+from converter.architecture import Architecture
 from converter.components import available, rules
-from converter.families import sd15
 from converter.families.rules import TensorRule
 from converter.files import replacing
-from converter.template import SD15
 from converter.weights import Array
-
-SMALL = Architecture(
-    family="sd15",
-    unet=UNetArchitecture(4, 4, (32, 64, 96, 128), 2, (True, True, True, False), 64, 8),
-    text_encoder=TextEncoderArchitecture(49408, 77, 64, 256, 2, 1, "quick_gelu"),
-    vae=VaeArchitecture(4, (32, 32, 64, 64), 1, 0.18215),
-)
-"""SD1.5's topology at a small width: 14 million parameters, every code path of the real thing."""
+from examples.small_models import MODELS
 
 LORA_TARGETS = (
     "to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2", "proj_in", "proj_out",
@@ -64,19 +50,19 @@ def write_safetensors(path: Path, tensors: Iterable[Named]) -> None:
 def write_checkpoint(path: Path, architecture: Architecture, seed: int = 0) -> None:
     """Write a checkpoint with every component of `architecture`, float16."""
     rng = np.random.default_rng(seed)
-    entries = [
-        rule
+    entries = {
+        rule.source: rule  # of tensors that one name holds fused, any stands for all
         for component in available(architecture)
-        for rule in rules(component, architecture, sd15.TEXT_PREFIXES[0])
-    ]
+        for rule in rules(component, architecture)
+    }
 
     def tensor(rule: TensorRule) -> Named:
-        shape = rule.shape
+        shape = rule.stored_shape
         if rule.source.startswith("first_stage_model.") and ".mid.attn_1." in rule.source:
             shape = (*shape, 1, 1) if len(shape) == 2 else shape  # the original's 1x1 convolutions
         return rule.source, shape, lambda: _values(rule, shape, rng)
 
-    write_safetensors(path, [tensor(rule) for rule in entries])
+    write_safetensors(path, [tensor(rule) for rule in entries.values()])
 
 
 def _values(rule: TensorRule, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
@@ -102,7 +88,7 @@ def _lora(
 ) -> Iterator[Named]:
     prefixes = {"unet": "lora_unet_", "text_encoder": "lora_te_text_model_"}
     for component, prefix in prefixes.items():
-        for rule in rules(component, architecture, sd15.TEXT_PREFIXES[0]):
+        for rule in rules(component, architecture):
             module = rule.name.removesuffix(".weight")
             if rule.name == module or not module.endswith(LORA_TARGETS):
                 continue
@@ -121,13 +107,13 @@ def _normal(rng: np.random.Generator, shape: tuple[int, ...], spread: float) -> 
 
 def main() -> None:
     """Write what the command line asks for."""
-    parser = argparse.ArgumentParser(description="Write a random SD1.x checkpoint (and a LoRA).")
+    parser = argparse.ArgumentParser(description="Write a random checkpoint (and a LoRA).")
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--lora", type=Path, help="also write a LoRA for it")
-    parser.add_argument("--full", action="store_true", help="full-size SD1.5 (2.1 GB)")
+    parser.add_argument("--model", choices=MODELS, default="sd15", help="what to write")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    architecture = SD15 if options.full else SMALL
+    architecture = MODELS[options.model]
     write_checkpoint(options.checkpoint, architecture, options.seed)
     if options.lora is not None:
         write_lora(options.lora, architecture, seed=options.seed + 1)

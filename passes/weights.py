@@ -10,9 +10,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import onnx_ir as ir
 
 TRANSPOSED = ".T"
+
+ALIGNMENT = 4096
+"""Offsets of weights in the external file are multiples of a memory page, as ONNX advises."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,25 @@ def weight_places(model: ir.Model) -> dict[str, Place]:
             tensor.nbytes,
         )
     return places
+
+
+def unwritten(
+    location: str, name: str, shape: ir.Shape, dtype: ir.DataType, offset: int
+) -> ir.ExternalTensor:
+    """Return a weight whose bytes will lie at `offset` of the file `location`."""
+    length = int(np.prod(shape.numpy(), dtype=np.int64)) * dtype.bitwidth // 8
+    return ir.ExternalTensor(location, offset, length, dtype, shape=shape, name=name, base_dir=".")
+
+
+def plan_offsets(model: ir.Model) -> None:
+    """Give every weight, in its present shape, a place of its own in the external file."""
+    offset = 0
+    for name, value in weights_of(model).items():
+        tensor = value.const_value
+        assert isinstance(tensor, ir.ExternalTensor)
+        assert value.shape is not None and value.dtype is not None
+        value.const_value = unwritten(str(tensor.location), name, value.shape, value.dtype, offset)
+        offset += -(-value.const_value.nbytes // ALIGNMENT) * ALIGNMENT
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from converter.interface import Interface
 from converter.sizes import LATENT_SCALE, Size
 from converter.weights import Array
 from runtime.schedulers import Scheduler
-from runtime.tokenizer import tokenize
+from runtime.tokenizer import END_TOKEN, tokenize
 from targets.base import Runner
 
 LATENT_CHANNELS = 4
@@ -110,12 +110,15 @@ class Pipeline:
 
     `networks` holds text_encoder, unet and vae_decoder, and where a hint is to be followed a
     controlnet, whose outputs are the UNet's residuals in the order of the UNet's ports.
+    `padding` is the token behind the end of a prompt.
     """
 
     networks: Mapping[str, Network]
     size: Size
     scaling_factor: float
     prediction_type: str = "epsilon"
+    zero_terminal_snr: bool = False
+    padding: int = END_TOKEN
 
     def draw(
         self,
@@ -127,7 +130,13 @@ class Pipeline:
 
         `on_step` is told how many steps are done. Raises InputError for options that do not fit.
         """
-        scheduler = Scheduler(request.scheduler, request.steps, self.prediction_type, request.seed)
+        scheduler = Scheduler(
+            request.scheduler,
+            request.steps,
+            self.prediction_type,
+            request.seed,
+            zero_terminal_snr=self.zero_terminal_snr,
+        )
         context = self._context(request)
         latent = first_latent(self.size, request.seed) * np.float32(scheduler.first_deviation)
         latents = []
@@ -145,7 +154,7 @@ class Pipeline:
     def _context(self, request: PictureRequest) -> Array:
         """Embed the prompts: [1 or 2, 77, width], the negative one first."""
         prompts = [request.negative] * request.guided + [request.prompt]
-        return self.networks["text_encoder"](tokenize(prompts))[0]
+        return self.networks["text_encoder"](tokenize(prompts, self.padding))[0]
 
     def _noise(self, rows: Array, timestep: Array, context: Array, hint: Array | None) -> Array:
         unet = self.networks["unet"]

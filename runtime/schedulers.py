@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from converter.errors import InputError
+from converter.families.prediction import PREDICTION_TYPES
 from converter.modules import require_torch
 from converter.weights import Array
 
@@ -35,14 +36,32 @@ def alpha_bar(timestep: int) -> float:
 class Scheduler:
     """A schedule of `steps` steps. `seed` decides the noise that LCM adds between them."""
 
-    def __init__(self, name: str, steps: int, prediction_type: str, seed: int) -> None:
-        """Raises InputError for an unknown scheduler or a number of steps it cannot take."""
+    def __init__(
+        self,
+        name: str,
+        steps: int,
+        prediction_type: str,
+        seed: int,
+        *,
+        zero_terminal_snr: bool = False,
+    ) -> None:
+        """Raises InputError for an unknown scheduler, or steps or a model it cannot take."""
         if name not in SCHEDULERS:
             raise InputError(f"unknown scheduler {name!r}: choose one of {', '.join(SCHEDULERS)}")
+        if prediction_type not in PREDICTION_TYPES:
+            raise InputError(
+                "what this model predicts is not known, and sampling depends on it: export again "
+                f"with --prediction {' or '.join(PREDICTION_TYPES)}"
+            )
+        if zero_terminal_snr and prediction_type == "epsilon":
+            raise InputError(
+                "zero terminal SNR and epsilon prediction exclude each other (in pure noise the "
+                "noise tells nothing): export again with --prediction v_prediction"
+            )
         require_torch("drawing a picture")
         import torch
 
-        self._scheduler = _make(name, prediction_type)
+        self._scheduler = _make(name, prediction_type, zero_terminal_snr)
         limit = 50 if name == "lcm" else TRAINED["num_train_timesteps"]
         if not 1 <= steps <= int(str(limit)):
             raise InputError(f"{steps} steps: scheduler {name} takes 1 to {limit}")
@@ -75,7 +94,7 @@ def _array(tensor: Any) -> Array:
     return np.ascontiguousarray(tensor.numpy(), np.float32)
 
 
-def _make(name: str, prediction_type: str) -> Any:
+def _make(name: str, prediction_type: str, zero_terminal_snr: bool) -> Any:
     import diffusers
 
     makers: dict[str, Callable[..., Any]] = {
@@ -86,4 +105,7 @@ def _make(name: str, prediction_type: str) -> Any:
     options: dict[str, Any] = {**TRAINED, "prediction_type": prediction_type, "steps_offset": 1}
     if name != "euler":
         options |= {"clip_sample": False, "set_alpha_to_one": False}
+    if zero_terminal_snr:
+        # The schedule rescaled, and begun at its very end (arXiv 2305.08891, sections 3.1, 3.3).
+        options |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
     return makers[name](**options)

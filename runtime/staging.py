@@ -6,7 +6,8 @@ from contextlib import ExitStack, contextmanager
 from converter.bundle import Bundle
 from converter.errors import InputError
 from converter.sizes import Size
-from runtime.sampling import NEEDED, Network, Pipeline
+from runtime.sampling import LATENT_CHANNELS, NEEDED, Network, Pipeline
+from runtime.tokenizer import END_TOKEN
 from targets.base import Artifact, Runner, Target
 from targets.manifest import Manifest
 
@@ -30,6 +31,7 @@ def open_artifacts(
     manifest: Manifest, bundle: Bundle, target: Target, size: Size
 ) -> Iterator[Pipeline]:
     """Open the artifacts of a target at one size; runners are closed on leaving."""
+    check_draws(bundle)
     artifacts = chosen_artifacts(manifest, target.name, size)
     with ExitStack() as stack:
         networks = {
@@ -48,6 +50,7 @@ def open_reference(
     bundle: Bundle, size: Size, opener: Callable[[Bundle, str], Runner]
 ) -> Iterator[Pipeline]:
     """Open the fp32 reference of a bundle; it takes any size and batch."""
+    check_draws(bundle)
     with ExitStack() as stack:
         networks = {
             component: Network(
@@ -61,5 +64,27 @@ def open_reference(
 
 
 def _pipeline(networks: dict[str, Network], bundle: Bundle, size: Size) -> Pipeline:
-    vae = bundle.architecture["vae"]
-    return Pipeline(networks, size, vae["scaling_factor"], bundle.prediction_type)
+    return Pipeline(
+        networks,
+        size,
+        bundle.architecture["vae"]["scaling_factor"],
+        bundle.prediction_type,
+        bundle.zero_terminal_snr,
+        padding=0 if bundle.family == "sd2" else END_TOKEN,
+    )
+
+
+def check_draws(bundle: Bundle) -> None:
+    """Raise InputError for a model that the sampling loop has nothing to feed with."""
+    if "unet" not in bundle.components:
+        return  # the caller names what is missing
+    sample, _, _, *more = bundle.components["unet"].interface.inputs
+    unknown = [port.name for port in more if "residual" not in port.name]
+    if sample.shape[1] != LATENT_CHANNELS:
+        unknown.append(f"{sample.shape[1]} channels of {sample.name}")
+    if unknown:
+        raise InputError(
+            f"{bundle.folder}: pictures are drawn by SD1.x and SD2.x from a prompt alone, and this "
+            f"{bundle.family} UNet also takes {', '.join(unknown)}: validate its components "
+            "instead, without --prompt"
+        )

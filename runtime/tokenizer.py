@@ -16,17 +16,21 @@ if TYPE_CHECKING:
 MERGES = 48894
 """Merges that CLIP uses of the file's many; with 2 x 256 bytes and 2 marks: 49,408 tokens."""
 LENGTH = 77
+END_TOKEN = 49407
 START, END = "<|startoftext|>", "<|endoftext|>"
 
 
-def tokenize(prompts: list[str]) -> Array:
+def tokenize(prompts: list[str], padding: int = END_TOKEN) -> Array:
     """Turn prompts into token ids, int64 [len(prompts), 77].
 
-    A row starts with 49406 and ends with 49407, which also pads it, as in the pipelines of
-    SD1.x. What does not fit is cut off: see `overflow`.
+    A row starts with 49406 and ends with 49407. Behind that stands `padding`: 49407 again in
+    the pipelines of SD1.x, 0 in those of SD2.x. What does not fit is cut off: see `overflow`.
     """
-    rows = _tokenizer()(prompts, padding="max_length", max_length=LENGTH, truncation=True)
-    return np.array(rows["input_ids"], np.int64)
+    found = _tokenizer()(prompts, padding="max_length", max_length=LENGTH, truncation=True)
+    rows = np.array(found["input_ids"], np.int64)
+    ends = rows == END_TOKEN
+    rows[ends & (ends.cumsum(axis=1) > 1)] = padding
+    return rows
 
 
 def overflow(prompt: str) -> str:

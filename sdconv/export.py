@@ -36,6 +36,15 @@ def export(
     components: Annotated[
         str | None, typer.Option(help="Export only these, comma-separated.")
     ] = None,
+    prediction: Annotated[
+        str | None,
+        typer.Option(
+            help="What the UNet predicts, epsilon or v_prediction, if the file does not tell."
+        ),
+    ] = None,
+    zero_terminal_snr: Annotated[
+        bool, typer.Option("--zero-terminal-snr", help="It was trained down to pure noise.")
+    ] = False,
     allow_unused: Annotated[
         bool, typer.Option("--allow-unused", help="Merge a LoRA although some keys do not fit.")
     ] = False,
@@ -53,6 +62,8 @@ def export(
         batch=batch,
         components=tuple(components.split(",")) if components else None,
         allow_unused=allow_unused,
+        prediction=prediction,
+        zero_terminal_snr=zero_terminal_snr,
     )
     with progress_bar() as progress:
         bundle = run(request, progress)

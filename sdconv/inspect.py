@@ -40,8 +40,9 @@ def _print(found: Inspection) -> None:
             f"{found.adapter.modules} modules"
         )
     else:
-        value, reason = found.prediction
-        out.print(f"prediction type: {value} ({reason})")
+        terminal = ", zero terminal SNR" if found.prediction.zero_terminal_snr else ""
+        out.print(f"variant: {found.variant}")
+        out.print(f"prediction type: {found.prediction.type}{terminal} ({found.prediction.reason})")
     if found.components:
         table = Table("component", "present", "parameters", "stored as")
         for name, facts in found.components.items():

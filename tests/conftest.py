@@ -12,7 +12,8 @@ import pytest
 
 from converter.bundle import Bundle
 from converter.export import AdapterChoice, ExportRequest, export
-from examples.random_checkpoint import SMALL, write_checkpoint, write_lora
+from examples.random_checkpoint import write_checkpoint, write_lora
+from examples.small_models import SMALL
 
 # A busy machine must not fail a property, and a failure must come back on the next run.
 hypothesis.settings.register_profile("house", deadline=None, derandomize=True)

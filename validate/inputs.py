@@ -15,6 +15,7 @@ from converter.interface import Interface
 from converter.sizes import LATENT_SCALE
 from converter.weights import Array
 from runtime.schedulers import alpha_bar
+from runtime.tokenizer import LENGTH
 from validate.base import Case
 from validate.drawing import draw
 from validate.prompts import token_rows
@@ -29,18 +30,24 @@ scaled away by the group norms.
 """
 
 
+GUIDANCE_SCALE = 8.0
+"""What the published LCMs are used with."""
+
+
 @dataclass(frozen=True)
 class Origins:
     """Where inputs come from that a network computes. None: the bundle lacks that network.
 
-    `embed` maps token rows to text embeddings (reference text encoder), `encode` pictures
-    [B, 3, H, W] to the means of their latents, not scaled (reference VAE encoder).
+    `embed` maps token rows to text embeddings and `pool` to one pooled, projected embedding per
+    row (reference text encoders), `encode` pictures [B, 3, H, W] to the means of their latents,
+    not scaled (reference VAE encoder).
     """
 
     scaling_factor: float
     vocabulary: int | None
     embed: Callable[[Array], Array] | None
     encode: Callable[[Array], Array] | None
+    pool: Callable[[Array], Array] | None = None
 
 
 Shape = tuple[int, ...]
@@ -105,6 +112,39 @@ def _embedding(wanted: _Wanted, origins: Origins) -> Array:
     return origins.embed(token_rows(wanted.scene.prompt, wanted.shape[:2], origins.vocabulary))
 
 
+def _pooled_embedding(wanted: _Wanted, origins: Origins) -> Array:
+    """Pool the scene's prompts; without that text encoder, unit-variance noise has to do."""
+    if origins.vocabulary is None or origins.pool is None:
+        return wanted.noise()
+    rows = (wanted.shape[0], LENGTH)
+    return origins.pool(token_rows(wanted.scene.prompt, rows, origins.vocabulary))
+
+
+def _time_ids(wanted: _Wanted, origins: Origins) -> Array:
+    """Tell SDXL the size it was trained on, uncropped; the refiner also an aesthetic score."""
+    del origins
+    batch, count = wanted.shape
+    return np.tile(np.array(_TIME_IDS[count], np.float32), (batch, 1))
+
+
+_TIME_IDS = {6: (1024, 1024, 0, 0, 1024, 1024), 5: (1024, 1024, 0, 0, 6)}
+"""By their number: original height and width, top and left crop, then target size or score."""
+
+
+def _guidance_embedding(wanted: _Wanted, origins: Origins) -> Array:
+    """Embed a guidance scale as a full LCM is told it (arXiv 2310.04378, section 4.2).
+
+    The sinusoidal embedding of 1000 (scale - 1): sines, then cosines, of frequencies that fall
+    geometrically from 1 to 1/10000.
+    """
+    del origins
+    batch, width = wanted.shape
+    frequencies = np.power(10000.0, -np.linspace(0, 1, width // 2))
+    angles = 1000 * (GUIDANCE_SCALE - 1) * frequencies
+    row = np.concatenate([np.sin(angles), np.cos(angles)])
+    return np.tile(row.astype(np.float32), (batch, 1))
+
+
 def _residual(wanted: _Wanted, origins: Origins) -> Array:
     del origins
     if not wanted.scene.residuals:
@@ -138,10 +178,14 @@ def _noisy_latent(wanted: _Wanted, origins: Origins) -> Array:
 
 _PORTS: dict[str, dict[str, Callable[[_Wanted, Origins], Array]]] = {
     "text_encoder": {"input_ids": _tokens, "tokens": _tokens},
+    "text_encoder_2": {"input_ids": _tokens},
     "unet": {
         "sample": _noisy_latent,
         "timestep": _timestep,
         "encoder_hidden_states": _embedding,
+        "timestep_cond": _guidance_embedding,
+        "text_embeds": _pooled_embedding,
+        "time_ids": _time_ids,
     },
     "vae_encoder": {"sample": _pictures, "image": _pictures},
     "vae_decoder": {"latent_sample": _latent, "latent": _latent},

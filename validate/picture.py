@@ -101,6 +101,7 @@ def _sitting(
     made_from = {
         "request": asdict(request),
         "size": str(size),
+        "prediction": [bundle.prediction_type, bundle.zero_terminal_snr],
         "weights": {name: bundle.components[name].weights_key for name in NEEDED},
         "version": VERSION,
     }

@@ -99,10 +99,10 @@ def _group(manifest: Manifest, bundle: Bundle, artifacts: Sequence[Artifact]) ->
         "interface": interface.to_json(),
         "recipe": RECIPE_VERSION,
         "reference": REFERENCE_VERSION,
-        # Text embeddings and latents are computed by these two.
+        # Text embeddings and latents are computed by these.
         **{
             name: bundle.components[name].weights_key
-            for name in ("text_encoder", "vae_encoder")
+            for name in ("text_encoder", "text_encoder_2", "vae_encoder")
             if name in bundle.components
         },
     }

@@ -6,7 +6,10 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Self
 
+import numpy as np
+
 from converter.bundle import Bundle
+from converter.families.registry import FAMILIES
 from converter.weights import Array
 from targets.base import Runner
 from validate.inputs import Origins
@@ -30,7 +33,7 @@ class References:
         self._opener = opener
         self._stack = ExitStack()
         self._runners: dict[str, Runner] = {}
-        self._seen: dict[str, Array] = {}
+        self._seen: dict[str, dict[str, Array]] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -53,28 +56,41 @@ class References:
     def origins(self) -> Origins:
         """Return the sources of inputs that this bundle's own networks can compute."""
         components, architecture = self._bundle.components, self._bundle.architecture
-        text: Mapping[str, Any] | None = architecture["text_encoder"]
         vae: Mapping[str, Any] | None = architecture["vae"]
+        encoders = text_encoders(self._bundle)
+        vocabularies = [architecture[e]["vocabulary"] for e in encoders if architecture.get(e)]
         return Origins(
             scaling_factor=1.0 if vae is None else vae["scaling_factor"],
-            vocabulary=None if text is None else text["vocabulary"],
-            embed=self._embed if "text_encoder" in components else None,
+            vocabulary=min(vocabularies, default=None),
+            embed=self._embed if set(encoders) <= set(components) else None,
             encode=self._encode if "vae_encoder" in components else None,
+            pool=self._pool if "text_encoder_2" in components else None,
         )
 
     def _embed(self, tokens: Array) -> Array:
-        return self._first_output("text_encoder", tokens)
+        """Join what every text encoder gives, as SDXL takes it."""
+        encoders = text_encoders(self._bundle)
+        return np.concatenate([self._output(e, tokens) for e in encoders], axis=-1)
+
+    def _pool(self, tokens: Array) -> Array:
+        return self._output("text_encoder_2", tokens, 1)
 
     def _encode(self, pictures: Array) -> Array:
         """Keep the mean of the moments: the first half of the channels."""
-        moments = self._first_output("vae_encoder", pictures)
+        moments = self._output("vae_encoder", pictures)
         return moments[:, : moments.shape[1] // 2]
 
-    def _first_output(self, component: str, array: Array) -> Array:
+    def _output(self, component: str, array: Array, index: int = 0) -> Array:
         """Feed the only input. UNet and VAE decoder ask for the same few: they are remembered."""
         ports = self._bundle.components[component].interface
         key = f"{component} {array.shape} {hashlib.sha256(array.tobytes()).hexdigest()}"
         if key not in self._seen:
             inputs = {ports.inputs[0].name: array.astype(ports.inputs[0].dtype)}
-            self._seen[key] = self.infer(component, inputs)[ports.outputs[0].name]
-        return self._seen[key]
+            self._seen[key] = self.infer(component, inputs)
+        return self._seen[key][ports.outputs[index].name]
+
+
+def text_encoders(bundle: Bundle) -> tuple[str, ...]:
+    """The text encoders whose embeddings this bundle's UNet takes, joined in this order."""
+    family = FAMILIES.get(bundle.family)
+    return ("text_encoder",) if family is None else tuple(family.text_encoders)

@@ -1,6 +1,6 @@
 """The cases of every component: which prompt, picture and timestep, before there is a size."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from converter.errors import InputError
@@ -51,7 +51,13 @@ _VAE = (
 )
 
 
-_SCENES = {"text_encoder": _TEXT, "unet": _UNET, "vae_encoder": _VAE, "vae_decoder": _VAE}
+_SCENES = {
+    "text_encoder": _TEXT,
+    "text_encoder_2": _TEXT,
+    "unet": _UNET,
+    "vae_encoder": _VAE,
+    "vae_decoder": _VAE,
+}
 
 
 def is_residual(port: str) -> bool:
@@ -70,10 +76,18 @@ def scenes(component: str, interface: Interface) -> tuple[Scene, ...]:
     return _SCENES[component]
 
 
-def stand_ins(component: str, available: Collection[str]) -> str:
-    """What is noise in these cases because the bundle lacks a component; empty when nothing is."""
+def stand_ins(
+    component: str, available: Collection[str], text_encoders: Sequence[str] = ("text_encoder",)
+) -> str:
+    """What is noise in these cases because the bundle lacks a component; empty when nothing is.
+
+    `text_encoders` are those whose embeddings the UNet takes.
+    """
     needed = {
-        "unet": {"text_encoder": "text embeddings", "vae_encoder": "clean latents"},
+        "unet": {
+            **dict.fromkeys(text_encoders, "text embeddings"),
+            "vae_encoder": "clean latents",
+        },
         "vae_decoder": {"vae_encoder": "latents"},
     }.get(component, {})
     return "; ".join(

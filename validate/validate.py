@@ -10,6 +10,7 @@ from converter.bundle import Bundle
 from converter.files import replacing, write_json
 from converter.progress import Event, Progress, silent
 from runtime.sampling import PictureRequest
+from runtime.staging import check_draws
 from targets.base import Target
 from targets.manifest import Manifest
 from targets.registry import get_target
@@ -17,7 +18,7 @@ from validate.base import Report, Result
 from validate.judge import ComponentJudge
 from validate.picture import draw_pictures
 from validate.plan import plan
-from validate.references import OpenReference, References, open_torch_reference
+from validate.references import OpenReference, References, open_torch_reference, text_encoders
 from validate.run import Bench, run
 from validate.scenes import stand_ins
 from validate.verdicts import judge_saved
@@ -70,6 +71,8 @@ def validate(
     manifest = Manifest.load(request.artifacts)
     bundle = manifest.load_bundle(request.bundle)
     groups = plan(manifest, bundle)
+    if request.picture is not None:
+        check_draws(bundle)
     # 2. Run what was not run before.
     outcomes, bench = {}, None
     if not request.judge_only:
@@ -100,7 +103,8 @@ def write_reports(report: Report, html_path: Path, json_path: Path) -> None:
 
 
 def _with_stand_ins(results: list[Result], bundle: Bundle) -> list[Result]:
-    notes = {result.component: stand_ins(result.component, bundle.components) for result in results}
+    encoders = text_encoders(bundle)
+    notes = {r.component: stand_ins(r.component, bundle.components, encoders) for r in results}
     return [
         replace(result, note="; ".join(filter(None, (result.note, notes[result.component]))))
         for result in results

@@ -8,7 +8,7 @@ import torch
 
 from converter.checkpoint import Checkpoint
 from converter.components import interface
-from converter.families import sd15
+from converter.families.controlnet import controlnet_rules
 from converter.interface import Interface, Port
 from examples.mini.denoiser import Denoiser, noise_loss
 from examples.mini.latents import TrainingSet
@@ -69,7 +69,7 @@ def open_controlnet(path: Path) -> Network:
     net = controlnet(fresh("unet", 0), seed=0)
     weights = {
         rule.name: torch.from_numpy(checkpoint.read(rule.source).astype(np.float32))
-        for rule in sd15.controlnet_rules(MINI.unet)
+        for rule in controlnet_rules(MINI.unet)
     }
     net.load_state_dict({n: w.reshape(net.state_dict()[n].shape) for n, w in weights.items()})
     unet = interface("unet", MINI, residual_ports=True)

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from converter.components import rules
-from converter.families import sd15
+from converter.families.controlnet import controlnet_rules
 from converter.families.rules import TensorRule
 from converter.files import replacing
 from examples.mini.modules import MINI
@@ -20,14 +20,14 @@ def write_checkpoint(path: Path, parts: dict[str, Weights]) -> None:
     """Write a single-file checkpoint; `parts` maps each component to its module's state dict."""
     tensors: Weights = {}
     for component, weights in parts.items():
-        tensors |= _renamed(weights, rules(component, MINI, sd15.TEXT_PREFIXES[0]))
+        tensors |= _renamed(weights, rules(component, MINI))
     write_half(path, tensors)
 
 
 def write_controlnet(path: Path, weights: Weights) -> None:
     """Write a ControlNet in the original layout."""
     assert MINI.unet is not None
-    write_half(path, _renamed(weights, sd15.controlnet_rules(MINI.unet)))
+    write_half(path, _renamed(weights, controlnet_rules(MINI.unet)))
 
 
 def write_lora(path: Path, weights: Weights) -> None:

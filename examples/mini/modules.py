@@ -1,18 +1,20 @@
 """The miniature's networks as trainable torch modules, and their files in the original layout."""
 
+from dataclasses import replace
+
 import torch
 
 from converter.architecture import (
     Architecture,
     TextEncoderArchitecture,
-    UNetArchitecture,
     VaeArchitecture,
 )
+from converter.families.published import SD15_UNET
 from converter.modules import build_module
 
 MINI = Architecture(
     family="sd15",
-    unet=UNetArchitecture(4, 4, (64, 64, 64, 96), 2, (True, True, True, False), 64, 8),
+    unet=replace(SD15_UNET, block_channels=(64, 64, 64, 96), context_dim=64),
     text_encoder=TextEncoderArchitecture(49408, 77, 64, 256, 2, 1, "quick_gelu"),
     vae=VaeArchitecture(4, (64, 64, 64, 64), 1, 0.18215),
 )

@@ -1,5 +1,6 @@
 """Export as a user meets it: what is written, reused, refused, and left after an interruption."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,8 @@ from converter.errors import InputError
 from converter.export import AdapterChoice, ExportRequest, export
 from converter.progress import Event
 from converter.stream import write_weights
+from examples.random_checkpoint import write_checkpoint
+from examples.small_models import MODELS
 from tests.conftest import SmallModel
 
 
@@ -151,6 +154,7 @@ def test_bad_requests_are_refused_and_nothing_is_written(
     refused(ExportRequest(model, out, (AdapterChoice(model),)), "a LoRA was expected.*with -u")
     refused(ExportRequest(model, out, profile="nope"), "sd-lcm-tpu, diffusers")
     refused(ExportRequest(model, out, batch=0), "at least 1")
+    refused(ExportRequest(model, out, prediction="x"), "choose epsilon or v_prediction")
     refused(ExportRequest(model, out, components=("unet", "x")), "unknown component 'x'")
     refused(ExportRequest(tmp_path / "missing", out), "cannot be read")
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 1000})())
@@ -195,6 +199,30 @@ def test_a_lora_whose_keys_do_not_fit_is_refused_unless_allowed(
     )
     ledger = export(allowed).adapters[0]["ledger"]
     assert ledger["unused"] == ["lora_unet_nowhere.lora_down.weight"]
+
+
+def test_a_prediction_is_recorded_and_asks_for_no_new_weights(
+    small_model: SmallModel, tmp_path: Path
+) -> None:
+    plain = ExportRequest(small_model.checkpoint, tmp_path)
+    bundle = export(plain)
+    assert (bundle.prediction_type, bundle.zero_terminal_snr) == ("epsilon", False)
+    stated = replace(plain, prediction="v_prediction", zero_terminal_snr=True)
+    assert sum("reused" in note for note in notes(stated)) == 4
+    bundle = Bundle.load(tmp_path)
+    assert (bundle.prediction_type, bundle.zero_terminal_snr) == ("v_prediction", True)
+    assert bundle.command[-3:] == ["--prediction", "v_prediction", "--zero-terminal-snr"]
+
+
+def test_other_families_are_not_for_the_hosts_of_sd15(tmp_path: Path) -> None:
+    for name, reason in (
+        ("sdxl", "is for sd15 only .* this is sdxl: add --profile diffusers"),
+        ("bk-sdm-tiny", "has no middle block: add --profile diffusers"),
+        ("sd15-lcm", "is a full LCM: add --profile diffusers"),
+    ):
+        path = tmp_path / f"{name}.safetensors"
+        write_checkpoint(path, MODELS[name])
+        refused(ExportRequest(path, tmp_path / "out"), reason)
 
 
 def test_adapters_are_named_with_a_scale_or_without(tmp_path: Path) -> None:

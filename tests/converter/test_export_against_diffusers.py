@@ -20,7 +20,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from converter.bundle import Bundle
 from converter.weights import Array
-from examples.random_checkpoint import SMALL
+from examples.small_models import SMALL
 from passes.weights import TRANSPOSED
 from tests.conftest import SmallModel
 

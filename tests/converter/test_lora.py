@@ -10,11 +10,10 @@ from converter.adapters.keys import module_table
 from converter.adapters.lora import Lora, load_lora
 from converter.components import rules
 from converter.errors import InputError
-from converter.families import sd15
 from converter.weights import Array
-from examples.random_checkpoint import SMALL
+from examples.small_models import SMALL
 
-TABLES = {c: rules(c, SMALL, sd15.TEXT_PREFIXES[0]) for c in ("unet", "text_encoder")}
+TABLES = {c: rules(c, SMALL) for c in ("unet", "text_encoder")}
 BY_NAME = {c: {rule.name: rule for rule in table} for c, table in TABLES.items()}
 TO_Q = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
 OUT = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_out.0"

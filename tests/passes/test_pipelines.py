@@ -9,8 +9,9 @@ import pytest
 
 from converter.bundle import Bundle
 from converter.components import interface
+from converter.families.published import SD15
 from converter.sizes import Size
-from converter.template import SD15, load_template
+from converter.template import load_template
 from converter.weights import Array
 from passes import pipelines
 from passes.base import PassReport

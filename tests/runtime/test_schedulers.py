@@ -42,7 +42,29 @@ def test_the_noise_that_lcm_adds_comes_from_the_seed() -> None:
     assert second(1) == second(1) != second(2)
 
 
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_v_prediction_down_to_pure_noise_arrives_at_the_clean_latent(name: str) -> None:
+    rng = np.random.default_rng(0)
+    clean = rng.standard_normal((1, 4, 2, 2)).astype(np.float32)
+    scheduler = Scheduler(name, 8, "v_prediction", seed=0, zero_terminal_snr=True)
+    assert scheduler.timesteps[0] == 999
+    latent = rng.standard_normal(clean.shape).astype(np.float32) * scheduler.first_deviation
+    alphas = scheduler._scheduler.alphas_cumprod
+    assert alphas[999] < 1e-6
+    for index, timestep in enumerate(scheduler.timesteps):
+        scaled = scheduler.scale(latent, index)
+        a = float(alphas[int(timestep)]) ** 0.5
+        noise = (scaled - a * clean) / np.sqrt(1 - a * a)
+        v = a * noise - np.sqrt(1 - a * a) * clean  # arXiv 2202.00512, appendix D
+        latent = scheduler.step(v.astype(np.float32), latent, index)
+    assert np.abs(latent - clean).max() < 0.1
+
+
 def test_what_cannot_be_asked() -> None:
+    with pytest.raises(InputError, match="export again with --prediction epsilon or v_prediction"):
+        Scheduler("ddim", 4, "unknown", 0)
+    with pytest.raises(InputError, match=r"exclude each other.*--prediction v_prediction"):
+        Scheduler("ddim", 4, "epsilon", 0, zero_terminal_snr=True)
     with pytest.raises(InputError, match="unknown scheduler 'pndm': choose one of ddim"):
         Scheduler("pndm", 4, "epsilon", 0)
     with pytest.raises(InputError, match="51 steps: scheduler lcm takes 1 to 50"):

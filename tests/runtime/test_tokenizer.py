@@ -34,6 +34,12 @@ def test_a_row_is_77_tokens_whatever_the_prompt() -> None:
     assert rows.max() == 49407
 
 
+def test_sd2_pads_with_zeros_behind_one_end() -> None:
+    row = tokenize(["a photo of a cat"], padding=0)[0]
+    assert row[:9].tolist() == [49406, 320, 1125, 539, 320, 2368, 49407, 0, 0]
+    assert tokenize([PROMPTS[1]], padding=0)[0].tolist() == [49406, *LONGEST, 49407]
+
+
 def test_case_and_spaces_do_not_matter() -> None:
     rows = tokenize(["a  RED\ncircle", "a red circle"])
     assert np.array_equal(rows[0], rows[1])

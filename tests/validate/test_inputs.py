@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+import torch
+from diffusers import LatentConsistencyModelPipeline
 
 from converter.errors import InputError
 from converter.interface import Interface, Port
@@ -141,11 +143,31 @@ def test_unknown_ports_and_components_list_the_known() -> None:
     strange = Interface((Port("pixels", "float32", LATENT),), ())
     with pytest.raises(InputError, match="'pixels': known are sample, image"):
         cases("vae_encoder", strange, NOTHING)
-    with pytest.raises(InputError, match="text_encoder, unet, vae_encoder, vae_decoder"):
+    with pytest.raises(InputError, match="text_encoder_2, unet, vae_encoder, vae_decoder"):
         scenes("controlnet", strange)
 
 
+def test_what_sdxl_and_lcms_are_told_looks_real() -> None:
+    ports = (
+        Port("text_embeds", "float32", ("batch", 4)),
+        Port("time_ids", "float32", ("batch", 6)),
+        Port("timestep_cond", "float32", ("batch", 256)),
+    )
+    pooled = Origins(1, 49408, None, None, lambda tokens: np.full((len(tokens), 4), 3.0))
+    found = cases("unet", Interface(ports, ()), pooled, batch=2)[0].inputs
+    assert (found["text_embeds"] == 3).all()
+    assert found["time_ids"][1].tolist() == [1024, 1024, 0, 0, 1024, 1024]
+    # What diffusers' LCM pipeline makes of guidance scale 8.
+    embed = LatentConsistencyModelPipeline.get_guidance_scale_embedding
+    wanted = embed(None, torch.tensor([7.0]), embedding_dim=256).numpy()
+    assert np.abs(found["timestep_cond"] - wanted).max() < 1e-3
+    refiner = Interface((Port("time_ids", "float32", ("batch", 5)),), ())
+    assert cases("unet", refiner, NOTHING)[0].inputs["time_ids"][0, -1] == 6
+
+
 def test_stand_ins_are_named() -> None:
+    noise = stand_ins("unet", ["vae_encoder", "text_encoder"], ("text_encoder", "text_encoder_2"))
+    assert noise == "text embeddings are unit-variance noise: the bundle has no text_encoder_2"
     assert "the bundle has no text_encoder" in stand_ins("unet", ["unet", "vae_encoder"])
     assert stand_ins("unet", ["unet", "vae_encoder", "text_encoder"]) == ""
     assert stand_ins("text_encoder", ["text_encoder"]) == ""

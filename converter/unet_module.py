@@ -1,0 +1,87 @@
+"""The UNet as a traceable module: diffusers' own, configured from an architecture.
+
+Needs the `torch` extra; nothing of it is imported before a module is built.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from converter.architecture import TIME_ID_WIDTH
+
+if TYPE_CHECKING:
+    import torch
+
+    from converter.architecture import UNetArchitecture
+
+
+def unet_module(arch: UNetArchitecture, *, residual_ports: bool) -> torch.nn.Module:
+    """Build diffusers' UNet with positional inputs in the order of its ports."""
+    from diffusers import UNet2DConditionModel
+
+    class UNet(UNet2DConditionModel):  # type: ignore[misc]
+        def forward(
+            self,
+            sample: torch.Tensor,
+            timestep: torch.Tensor,
+            encoder_hidden_states: torch.Tensor,
+            *more: torch.Tensor,
+        ) -> torch.Tensor:
+            rest = list(more)
+            added: dict[str, Any] = {}
+            if arch.timestep_cond_dim:
+                added["timestep_cond"] = rest.pop(0)
+            if arch.addition_dim:
+                conditions = {"text_embeds": rest.pop(0), "time_ids": rest.pop(0)}
+                added["added_cond_kwargs"] = conditions
+            if rest:
+                added["mid_block_additional_residual"] = rest.pop(0)
+                added["down_block_additional_residuals"] = tuple(rest)
+            return super().forward(  # type: ignore[no-any-return]
+                sample, timestep, encoder_hidden_states, return_dict=False, **added
+            )[0]
+
+    unet = UNet(**_unet_config(arch))
+    if not residual_ports:
+        # More up-samplings than there are makes every latent size "not a multiple", so the
+        # traced graph takes each up-sampled size from the skip connection, whatever it is.
+        unet.num_upsamplers = 30
+    return unet
+
+
+def _unet_config(arch: UNetArchitecture) -> dict[str, Any]:
+    """Return the keyword arguments of diffusers' `UNet2DConditionModel`."""
+    down = ["CrossAttnDownBlock2D" if any(d) else "DownBlock2D" for d in arch.down_depths]
+    up = ["CrossAttnUpBlock2D" if any(d) else "UpBlock2D" for d in arch.up_depths]
+    depths = [list(level) for level in arch.down_depths]
+    if not any(depths[-1]) and arch.middle_depth:
+        depths[-1] = [arch.middle_depth]  # diffusers reads the middle block's depth there
+    config: dict[str, Any] = {
+        "in_channels": arch.in_channels,
+        "out_channels": arch.out_channels,
+        "block_out_channels": arch.block_channels,
+        "layers_per_block": [len(level) for level in arch.down_depths],
+        "down_block_types": tuple(down),
+        "mid_block_type": _middle_type(arch.middle_depth),
+        "up_block_types": tuple(up),
+        "cross_attention_dim": arch.context_dim,
+        "attention_head_dim": list(arch.attention_heads),  # diffusers' name for numbers of heads
+        "use_linear_projection": arch.linear_projection,
+        "transformer_layers_per_block": depths,
+        "reverse_transformer_layers_per_block": [list(level) for level in arch.up_depths],
+    }
+    if arch.addition_dim:
+        config |= {
+            "addition_embed_type": "text_time",
+            "addition_time_embed_dim": TIME_ID_WIDTH,
+            "projection_class_embeddings_input_dim": arch.addition_dim,
+        }
+    if arch.timestep_cond_dim:
+        config["time_cond_proj_dim"] = arch.timestep_cond_dim
+    return config
+
+
+def _middle_type(depth: int | None) -> str | None:
+    if depth is None:
+        return None
+    return "UNetMidBlock2DCrossAttn" if depth else "UNetMidBlock2D"
