@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from converter.adapters.family import adapter_family
-from converter.adapters.keys import adapter_kind, split_key
+from converter.adapters.keys import adapter_kind, group_keys, ranks, split_key
 from converter.architecture import Architecture
 from converter.checkpoint import Checkpoint, TensorInfo
 from converter.components import COMPONENTS, available, rules
@@ -155,16 +155,12 @@ def _components(tensors: Tensors) -> dict[str, ComponentFacts]:
 
 
 def _adapter(tensors: Tensors, family: str) -> AdapterFacts:
-    downs = [
-        (key, info)
-        for key, info in tensors.items()
-        if (split := split_key(key)) is not None and split.part == "down"
-    ]
+    split = [key for name in tensors if (key := split_key(name)) is not None]
     return AdapterFacts(
         kind=adapter_kind(tensors) or "unknown",
-        rank=sorted({info.shape[0] for _, info in downs}),
+        rank=sorted(ranks({name: info.shape for name, info in tensors.items()})),
         target_family=family,
-        modules=len(downs),
+        modules=len(group_keys(split)),
     )
 
 

@@ -41,7 +41,8 @@ def export(
     ] = False,
 ) -> None:
     """Export a checkpoint (and LoRAs) to weightless-made ONNX graphs with weights beside them."""
-    from converter.export import AdapterChoice, ExportRequest
+    from converter.adapters.choice import AdapterChoice
+    from converter.export import ExportRequest
     from converter.export import export as run
     from sdconv.console import out, progress_bar
 

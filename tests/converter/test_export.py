@@ -8,9 +8,10 @@ import onnxruntime
 import pytest
 import safetensors.numpy
 
+from converter.adapters.choice import AdapterChoice
 from converter.bundle import Bundle
 from converter.errors import InputError
-from converter.export import AdapterChoice, ExportRequest, export
+from converter.export import ExportRequest, export
 from converter.progress import Event
 from converter.stream import write_weights
 from tests.conftest import SmallModel
@@ -194,7 +195,9 @@ def test_a_lora_whose_keys_do_not_fit_is_refused_unless_allowed(
         small_model.checkpoint, tmp_path / "out", (AdapterChoice(odd),), allow_unused=True
     )
     ledger = export(allowed).adapters[0]["ledger"]
-    assert ledger["unused"] == ["lora_unet_nowhere.lora_down.weight"]
+    assert ledger["unused"] == {
+        "no such module in this checkpoint": ["lora_unet_nowhere.lora_down.weight"]
+    }
 
 
 def test_adapters_are_named_with_a_scale_or_without(tmp_path: Path) -> None:
