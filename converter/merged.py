@@ -46,7 +46,7 @@ class MergedWeights:
                 "stream format": STREAM_FORMAT,
                 "component": component,
                 "checkpoint": content,
-                "adapters": self._merger.key(),
+                "adapters": self._merger.identities,
                 "layout": [[n, p.shape, p.dtype, p.offset] for n, p in sorted(places.items())],
             }
         )

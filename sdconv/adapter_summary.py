@@ -1,6 +1,6 @@
 """What `export` prints about adapters: how much of each was used, and where it changes most."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from converter.adapters.ledger import LEFT_OUT
 from converter.bundle import Bundle
@@ -24,7 +24,7 @@ def adapter_lines(bundle: Bundle) -> Iterator[str]:
             line += f", {left} do not fit"
         if elsewhere := sum(map(len, ledger["not_exported"].values())):
             line += f", {elsewhere} for what is not exported"
-        if ranked := _relative_changes(bundle, record["identity"]):
+        if ranked := _relative_changes(bundle, record["identities"]):
             named = (f"{name} {100 * change:.3g} %" for change, name in ranked[:LARGEST])
             line += f"; largest changes: {', '.join(named)}"
         yield line
@@ -33,7 +33,7 @@ def adapter_lines(bundle: Bundle) -> Iterator[str]:
 def adapter_warnings(bundle: Bundle) -> Iterator[str]:
     """One line for each adapter that changes nothing, or more than a trained one would."""
     for record in bundle.adapters:
-        ranked = _relative_changes(bundle, record["identity"])
+        ranked = _relative_changes(bundle, record["identities"])
         if not any(change for change, _ in ranked):
             yield f"{record['path']} changes nothing at scale {record['scales']}"
         elif strong := [name for change, name in ranked if change >= STRONG]:
@@ -43,11 +43,11 @@ def adapter_warnings(bundle: Bundle) -> Iterator[str]:
             )
 
 
-def _relative_changes(bundle: Bundle, identity: str) -> list[tuple[float, str]]:
+def _relative_changes(bundle: Bundle, identities: Mapping[str, str]) -> list[tuple[float, str]]:
     """(relative change, ``component tensor``), the largest first; infinite for tensors of zeros."""
     found = []
     for component in bundle.components.values():
-        for tensor, norms in component.changes.get(identity, {}).items():
+        for tensor, norms in component.changes.get(identities.get(component.name, ""), {}).items():
             infinite = float("inf") if norms["norm"] else 0.0
             change = infinite if norms["relative"] is None else norms["relative"]
             found.append((change, f"{component.name} {tensor.removesuffix('.weight')}"))

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from converter.adapters import dora
 from converter.adapters.base import Kind
 from converter.adapters.choice import AdapterChoice
 from converter.adapters.ledger import Ledger
+from converter.cache import content_key
 from converter.checkpoint import Checkpoint
 from converter.weights import Array
 
@@ -71,15 +72,15 @@ class Adapter:
     changes: Mapping[str, Mapping[str, TensorChange]]
     ledger: Ledger
     lcm: bool = False
-    identity: str = field(init=False)
-
-    def __post_init__(self) -> None:
-        """`identity` names file and scales, whatever order adapters are given in."""
-        object.__setattr__(self, "identity", f"{self.content}:{self.choice.scales}")
 
     def active(self, component: str) -> Mapping[str, TensorChange]:
         """The changes of a component whose scale is not 0."""
         return {n: c for n, c in self.changes.get(component, {}).items() if c.scale != 0}
+
+    def identity(self, component: str) -> str:
+        """Everything that this adapter does to a component depends on: its file and the scales."""
+        scales = {name: change.scale for name, change in self.active(component).items()}
+        return content_key({"file": self.content, "scales": scales})
 
     def record(self) -> dict[str, Any]:
         """As it stands in `bundle.json`."""
@@ -93,7 +94,7 @@ class Adapter:
             "scales": self.choice.scales,
             "rank": sorted({c.rank for c in changes if c.rank is not None}),
             "blake3": self.content,
-            "identity": self.identity,
+            "identities": {c: self.identity(c) for c in self.changes if self.active(c)},
             "lcm": self.lcm,
             "modules": {component: len(t) for component, t in self.changes.items()},
             "ledger": self.ledger.to_json(),

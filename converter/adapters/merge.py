@@ -6,7 +6,7 @@ even in the last bit; a multiplicative change meets the weight that those before
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from threading import Lock
 
 import numpy as np
 
@@ -15,34 +15,31 @@ from converter.errors import InputError
 from converter.weights import Array
 
 Changes = Mapping[str, Mapping[str, Mapping[str, float | None]]]
-"""Adapter -> tensor -> ``norm``, the Frobenius norm of its change, and ``relative``, the ratio of
-that to the norm of the checkpoint's tensor (None for a tensor of zeros)."""
+"""Adapter (its identity in the component) -> tensor -> ``norm``, the Frobenius norm of its change,
+and ``relative``, its ratio to the norm of the checkpoint's tensor (None for a tensor of zeros)."""
 
 
 class Merger:
     """Merges adapters into the tensors of one component.
 
-    `norms` (see `Changes`; adapters by `identity`) fills while tensors are merged.
+    `identities` is everything that the merged values depend on besides the checkpoint, in the
+    order of merging. `norms` (see `Changes`) fills while tensors are merged.
     """
 
     def __init__(self, component: str, adapters: Sequence[Adapter]) -> None:
         active = [a for a in adapters if a.active(component)]
-        self._adapters = _canonical(component, active)
         self._component = component
-        self._changes: dict[str, list[tuple[Adapter, TensorChange]]] = {}
-        for adapter in self._adapters:
+        ordered = _canonical(component, active)
+        self.identities = [adapter.identity(component) for adapter in ordered]
+        self._changes: dict[str, list[tuple[str, Adapter, TensorChange]]] = {}
+        for identity, adapter in zip(self.identities, ordered, strict=True):
             for name, change in adapter.active(component).items():
-                self._changes.setdefault(name, []).append((adapter, change))
+                self._changes.setdefault(name, []).append((identity, adapter, change))
+        # A few float64 copies of a tensor exist while it is merged: one at a time, whoever reads.
+        self._lock = Lock()
         self.norms: dict[str, dict[str, Mapping[str, float | None]]] = {
-            adapter.identity: {} for adapter in self._adapters
+            identity: {} for identity in self.identities
         }
-
-    def key(self) -> list[Any]:
-        """Everything that the merged values depend on, besides the checkpoint."""
-        return [
-            [a.content, {name: c.scale for name, c in a.active(self._component).items()}]
-            for a in self._adapters
-        ]
 
     def merge(self, name: str, weight: Array) -> Array:
         """Merge into one tensor: float64, or `weight` itself where no adapter changes it.
@@ -51,9 +48,13 @@ class Merger:
         """
         if name not in self._changes:
             return weight
+        with self._lock:
+            return self._merge(name, weight)
+
+    def _merge(self, name: str, weight: Array) -> Array:
         merged = weight.astype(np.float64)
         before = _norm(merged)
-        for adapter, tensor_change in self._changes[name]:
+        for identity, adapter, tensor_change in self._changes[name]:
             with np.errstate(all="ignore"):  # what is not finite is refused below
                 change = tensor_change.of(merged, adapter.file)
             norm = _norm(change)
@@ -62,7 +63,7 @@ class Merger:
                     f"{adapter.choice.path}: its change of {self._component} {name} is not finite: "
                     "the file is damaged; download it again"
                 )
-            self.norms[adapter.identity][name] = {
+            self.norms[identity][name] = {
                 "norm": _short(norm), "relative": _short(norm / before) if before else None
             }  # fmt: skip
             merged += change
@@ -79,12 +80,16 @@ def _short(value: float) -> float:
 
 def _canonical(component: str, adapters: Sequence[Adapter]) -> list[Adapter]:
     """Sort each run of purely additive adapters; keep the rest where the user put them."""
+
+    def by_identity(adapter: Adapter) -> str:
+        return adapter.identity(component)
+
     ordered: list[Adapter] = []
     run: list[Adapter] = []
     for adapter in adapters:
         if any(c.multiplicative for c in adapter.active(component).values()):
-            ordered += [*sorted(run, key=lambda a: a.identity), adapter]
+            ordered += [*sorted(run, key=by_identity), adapter]
             run = []
         else:
             run.append(adapter)
-    return ordered + sorted(run, key=lambda a: a.identity)
+    return ordered + sorted(run, key=by_identity)
