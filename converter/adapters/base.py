@@ -28,11 +28,11 @@ class Kind:
     """One formula for the change of a tensor.
 
     `endings` maps the ending of a key to the part it holds; `needs` lists the sets of parts of
-    which one must be complete. `fits` tells whether parts of these shapes belong to a weight of
-    that shape. `change` returns the change at scale 1, float64, in the weight's shape or flattened
-    after the first axis; the weight it is given is float64 and must not be written to. `rank` is
-    what divides `alpha` (None: `alpha` has no such meaning). `multiplicative` kinds read the
-    weight, so their order matters. `tensor` is the module's tensor that is changed.
+    which one must be complete. `fits` tells whether parts of these shapes, none empty, belong to a
+    weight of that shape. `change` returns the change at scale 1 as a float64 array of its own, in
+    the weight's shape or flattened; the weight it is given is float64 and must not be written to.
+    `rank` is what divides `alpha` (None: `alpha` has no such meaning). `multiplicative` kinds read
+    the weight, so their order matters. `tensor` is the module's tensor that is changed.
     """
 
     name: str

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import prod
 
 from converter.adapters import dora
 from converter.adapters.adapter import TensorChange
-from converter.adapters.base import Kind, Shape
+from converter.adapters.base import Kind, Shape, Shapes
 from converter.adapters.choice import AdapterChoice
 from converter.adapters.family import key_family
 from converter.adapters.keys import (
@@ -80,8 +81,9 @@ class Binding:
         if family not in (None, self.model.family):
             self.ledger.add([key], Status.WRONG_FAMILY, f"of a {family} model")
             return None
-        if found is None:
-            self.ledger.add([key], Status.UNUSED, "no known kind of key")
+        # What follows overrules this for every key that a module takes.
+        reason = "no known kind of key" if found is None else "another key holds the same part"
+        self.ledger.add([key], Status.UNUSED, reason)
         return found
 
     def _bind_module(self, flat: str, keys: ModuleKeys) -> None:
@@ -114,7 +116,7 @@ class Binding:
             self.ledger.add(keys, Status.UNUSED, f"the module has no {kind.tensor}")
         elif tensor in self.changes.get(component, {}):
             self.ledger.add(keys, Status.UNUSED, "the tensor is changed by other keys already")
-        elif not kind.fits(shapes, shape) or not self._magnitudes_fit(shared, shape):
+        elif not _fits(kind, shapes, shape) or not self._shared_fit(shared, shape):
             reason = f"it does not fit a {kind.tensor} of {list(shape)}"
             self.ledger.add(keys, Status.WRONG_SHAPE, reason)
         else:
@@ -122,16 +124,18 @@ class Binding:
             self.changes.setdefault(component, {})[tensor] = change
             self.ledger.add(keys, Status.USED, f"changes {component} {tensor}")
 
-    def _magnitudes_fit(self, shared: Parts, weight: Shape) -> bool:
-        magnitudes = ((p, self.file.tensors[k].shape) for p, k in shared.items() if p in dora.PARTS)
-        return all(dora.kept_axis(part, shape, weight) is not None for part, shape in magnitudes)
+    def _shared_fit(self, shared: Parts, weight: Shape) -> bool:
+        shapes = {part: self.file.tensors[key].shape for part, key in shared.items()}
+        return prod(shapes.pop("alpha", ())) == 1 and all(
+            dora.kept_axis(part, shape, weight) is not None for part, shape in shapes.items()
+        )
 
     def _change(self, place: Place, kind: Kind, parts: Parts, shared: Parts) -> TensorChange:
         rank = kind.rank({part: self.file.tensors[key].shape for part, key in parts.items()})
         decomposition = None
         for part in dora.PARTS & shared.keys():
             axis = dora.kept_axis(part, self.file.tensors[shared[part]].shape, place.shape)
-            assert axis is not None  # `_magnitudes_fit` was asked
+            assert axis is not None  # `_shared_fit` was asked
             decomposition = shared[part], axis
         return TensorChange(
             kind=kind,
@@ -148,3 +152,8 @@ class Binding:
         if alpha_key is not None:
             alpha = float(self.file.read(alpha_key).reshape(-1)[0])
         return 1.0 if alpha is None else alpha / self._peft.divisor(place.component, rank)
+
+
+def _fits(kind: Kind, shapes: Shapes, weight: Shape) -> bool:
+    """Whether there is anything in these parts, and it belongs to such a weight."""
+    return all(prod(shape) > 0 for shape in shapes.values()) and kind.fits(shapes, weight)

@@ -3,7 +3,7 @@
 Keys as in LyCORIS (`full` and `norm`) and in files extracted by ComfyUI and kohya's scripts.
 """
 
-from converter.adapters.base import Kind, Parts, Shape, Shapes, flat
+from converter.adapters.base import Kind, Parts, Shape, Shapes
 from converter.weights import Array
 
 
@@ -11,7 +11,8 @@ def _difference(name: str, part: str, tensor: str) -> Kind:
     """A kind of one part, which is the change itself, of the tensor's size."""
 
     def fits(shapes: Shapes, weight: Shape) -> bool:
-        return len(shapes[part]) >= 1 and flat(shapes[part]) == flat(weight)
+        # A layer may be a matrix in one tool and a 1x1 convolution in another.
+        return [n for n in shapes[part] if n > 1] == [n for n in weight if n > 1]
 
     def change(_: Array, parts: Parts) -> Array:
         return parts[part]

@@ -8,6 +8,7 @@ each, without collisions, so no pattern is needed.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from converter.adapters import dora
 from converter.adapters.base import Kind, Shapes
@@ -39,6 +40,8 @@ PREFIXES = {
 OLD_TEXT_NAMES = {"q_proj": "to_q", "k_proj": "to_k", "v_proj": "to_v", "out_proj": "to_out_0"}
 """Old diffusers named the layers of a text encoder's attention as those of a UNet's."""
 
+ORIGINAL_UNET = "model.diffusion_model."
+
 Table = Mapping[str, tuple[str, str]]
 """Spelling of a module -> (component, module name)."""
 
@@ -65,8 +68,9 @@ class ModuleKeys:
         return [key for parts in (*self.kinds.values(), self.shared) for key in parts.values()]
 
 
+@lru_cache(maxsize=1 << 16)
 def split_key(key: str) -> AdapterKey | None:
-    """Split a key; None when its ending is not known."""
+    """Split a key; None when its ending is not known. (Remembered: several rooms ask for each key.)"""
     name = key.replace("base_model.model.", "").replace(".processor.", ".")
     name = name.replace(".default.", ".").removesuffix(".default")
     for ending, (kind, part) in ENDINGS.items():
@@ -112,12 +116,11 @@ def ranks(shapes: Shapes) -> set[int]:
 
 def component_of(module: str) -> str | None:
     """The component that a text encoder's prefix names; None for modules of the UNet and others."""
+    found = None
     for component, prefixes in PREFIXES.items():
         if component != "unet" and module.startswith(prefixes):
-            if module.startswith(PREFIXES["text_encoder_2"]):
-                return "text_encoder_2"
-            return component
-    return None
+            found = component  # the last: a first encoder's prefix may begin a second one's
+    return found
 
 
 def module_table(rules: Mapping[str, Iterable[TensorRule]]) -> Table:
@@ -138,8 +141,9 @@ def module_table(rules: Mapping[str, Iterable[TensorRule]]) -> Table:
 
 
 def _paths(rule: TensorRule, module: str) -> set[str]:
-    source = rule.source.removeprefix("model.diffusion_model.").removesuffix(".weight")
-    paths = {module.removeprefix("text_model."), source}
+    paths = {module.removeprefix("text_model.")}
+    if rule.source.startswith(ORIGINAL_UNET):  # of text encoders nobody uses the original names
+        paths.add(rule.source.removeprefix(ORIGINAL_UNET).removesuffix(".weight"))
     last = module.rpartition(".")[2]
     if last in OLD_TEXT_NAMES:
         paths.add(module.removeprefix("text_model.").removesuffix(last) + OLD_TEXT_NAMES[last])

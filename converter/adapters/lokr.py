@@ -18,12 +18,16 @@ SECOND = (frozenset({"lokr_w2"}), frozenset({"lokr_w2_a", "lokr_w2_b"}))
 
 def fits(shapes: Shapes, weight: Shape) -> bool:
     """The products of the factors' extents must be the weight's; the kernel is the second's."""
-    w1 = shapes.get("lokr_w1") or _product(shapes["lokr_w1_a"], shapes["lokr_w1_b"])
-    if w1 is None or len(w1) != 2 or min(w1) < 1 or weight[0] % w1[0] or weight[1] % w1[1]:
+    if "lokr_w1" in shapes:
+        w1: Shape | None = shapes["lokr_w1"]
+    else:
+        w1 = _product(shapes["lokr_w1_a"], shapes["lokr_w1_b"])
+    if w1 is None or len(w1) != 2 or len(weight) < 2 or weight[0] % w1[0] or weight[1] % w1[1]:
         return False
     rest = (weight[0] // w1[0], weight[1] // w1[1], *weight[2:])
     if "lokr_w2" in shapes:
-        return flat(shapes["lokr_w2"]) == flat(rest)
+        w2 = shapes["lokr_w2"]
+        return len(w2) >= 2 and flat(w2) == flat(rest)
     a, b = shapes["lokr_w2_a"], shapes["lokr_w2_b"]
     if "lokr_t2" in shapes:
         return tucker_fits(shapes["lokr_t2"], a, b, rest)

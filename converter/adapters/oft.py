@@ -19,7 +19,7 @@ from converter.weights import Array
 
 def fits(shapes: Shapes, weight: Shape) -> bool:
     """Blocks are [number, size, size], number * size = outputs; BOFT has them per stage."""
-    blocks = shapes.get("oft_blocks") or shapes["oft_diag"]
+    blocks = shapes["oft_blocks" if "oft_blocks" in shapes else "oft_diag"]
     if len(blocks) not in (3, 4) or (len(blocks) == 4 and "oft_diag" in shapes):
         return False
     number, size, other = blocks[-3:]

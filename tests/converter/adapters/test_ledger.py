@@ -120,3 +120,27 @@ def test_other_files_are_refused_by_name(
     with pytest.raises(InputError, match=reason) as caught:
         load(tmp_path, {key: zeros(*shape)})
     assert "\n" not in str(caught.value)
+
+
+def test_no_key_is_lost_even_when_two_hold_the_same_part(tmp_path: Path) -> None:
+    twice = {f"{TO_Q}.lora_A.weight": zeros(4, 32)}
+    ledger = load(tmp_path, {**lora(TO_Q), **twice}).ledger
+    assert len(ledger.entries) == 4
+    assert len(ledger.keys(Status.USED)) == 3
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"alpha": (0,)},
+        {"alpha": (2,)},
+        {"lora_down.weight": (0, 32), "lora_up.weight": (32, 0)},
+        {"lora_mid.weight": (4, 4)},
+    ],
+    ids=str,
+)
+def test_odd_shapes_are_wrong_shapes_and_no_traceback(
+    tmp_path: Path, odd: dict[str, tuple[int, ...]]
+) -> None:
+    ledger = load(tmp_path, lora(TO_Q, **odd)).ledger
+    assert ledger.keys(Status.WRONG_SHAPE) and not ledger.keys(Status.USED)
