@@ -8,6 +8,7 @@ from typing import Any
 
 from converter.adapters.family import adapter_family
 from converter.adapters.keys import adapter_kind, group_keys, ranks, split_key
+from converter.adapters.lcm import is_lcm
 from converter.architecture import Architecture
 from converter.checkpoint import Checkpoint, TensorInfo
 from converter.components import COMPONENTS, available, rules
@@ -128,7 +129,7 @@ def inspect(path: Path) -> Inspection:
         components=components,
         architecture=architecture,
         prediction=prediction,
-        adapter=_adapter(tensors, family) if kind == "lora" else None,
+        adapter=_adapter(file, family) if kind == "lora" else None,
         problems=tensor_problems(tensors, architecture) if kind == "checkpoint" else [],
     )
 
@@ -154,13 +155,15 @@ def _components(tensors: Tensors) -> dict[str, ComponentFacts]:
     return facts
 
 
-def _adapter(tensors: Tensors, family: str) -> AdapterFacts:
-    split = [key for name in tensors if (key := split_key(name)) is not None]
+def _adapter(file: Checkpoint, family: str) -> AdapterFacts:
+    tensors = file.tensors
+    modules = group_keys(key for name in tensors if (key := split_key(name)) is not None)
+    kind = "LCM-LoRA" if is_lcm(modules, file.metadata) else adapter_kind(tensors)
     return AdapterFacts(
-        kind=adapter_kind(tensors) or "unknown",
+        kind=kind or "unknown",
         rank=sorted(ranks({name: info.shape for name, info in tensors.items()})),
         target_family=family,
-        modules=len(group_keys(split)),
+        modules=len(modules),
     )
 
 

@@ -70,7 +70,7 @@ class ModuleKeys:
 
 @lru_cache(maxsize=1 << 16)
 def split_key(key: str) -> AdapterKey | None:
-    """Split a key; None when its ending is not known. (Remembered: several rooms ask for each key.)"""
+    """Split a key (remembered: many ask for each); None when its ending is not known."""
     name = key.replace("base_model.model.", "").replace(".processor.", ".")
     name = name.replace(".default.", ".").removesuffix(".default")
     for ending, (kind, part) in ENDINGS.items():

@@ -7,6 +7,7 @@ import pytest
 from converter.adapters.keys import split_key
 from converter.adapters.lcm import is_lcm
 from converter.checkpoint import Checkpoint
+from converter.inspection import inspect
 
 MINI = Path(__file__).parents[3] / "examples/mini"
 
@@ -17,6 +18,12 @@ def modules(name: str) -> set[str]:
 
 
 LCM, STYLE = modules("mini-lcm-lora"), modules("mini-style-lora")
+
+
+def test_inspect_names_it() -> None:
+    for name, kind in (("mini-lcm-lora", "LCM-LoRA"), ("mini-style-lora", "LoRA")):
+        facts = inspect(MINI / f"{name}.safetensors").adapter
+        assert facts is not None and facts.kind == kind
 
 
 @pytest.mark.parametrize(
