@@ -5,7 +5,8 @@
     out/unet/model.onnx.data     every weight at the offset its initializer names
 
 `bundle.json` (schema 1) holds family, architecture, profile, batch, sources with their hashes,
-adapters with their ledgers, component records, the command that made it, and versions.
+adapters with their ledgers, component records with the norms of what adapters changed, the command
+that made it, and versions.
 """
 
 import mmap
@@ -16,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from converter.adapters.merge import Changes
 from converter.errors import InputError
 from converter.files import read_json, write_json
 from converter.interface import Interface
@@ -39,6 +41,8 @@ class BundleComponent:
     weights_bytes: int
     parameters: int
     template_key: str
+    changes: Changes = field(default_factory=dict, compare=False)
+    """What each adapter changed; known once the weights are written."""
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""
@@ -63,6 +67,8 @@ class Bundle:
     components: Mapping[str, BundleComponent]
     sources: Sequence[Mapping[str, Any]] = ()
     adapters: Sequence[Mapping[str, Any]] = ()
+    sampling: Mapping[str, Any] | None = None
+    """How an adapter wants pictures drawn (scheduler, steps, guidance, because), if one does."""
     command: Sequence[str] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
     complete: bool = True
@@ -82,6 +88,7 @@ class Bundle:
             "components": {name: c.to_json() for name, c in self.components.items()},
             "sources": list(self.sources),
             "adapters": list(self.adapters),
+            "sampling": self.sampling,
             "command": list(self.command),
             "versions": self.versions,
         }

@@ -14,8 +14,11 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from converter.adapters.keys import module_table
-from converter.adapters.lora import Lora, load_lora
+from converter.adapters.adapter import Adapter
+from converter.adapters.binding import Model
+from converter.adapters.choice import AdapterChoice
+from converter.adapters.lcm import recommended_sampling
+from converter.adapters.load import load_adapters
 from converter.architecture import Architecture
 from converter.bundle import GRAPH_FILE, WEIGHTS_FILE, Bundle, BundleComponent
 from converter.checkpoint import Checkpoint
@@ -34,30 +37,6 @@ from converter.stream import file_size, write_weights
 from converter.template import load_template
 from passes import pipelines
 from passes.weights import weight_places
-
-ADAPTABLE = ("unet", "text_encoder", "text_encoder_2")
-"""Components that adapters change."""
-
-
-@dataclass(frozen=True)
-class AdapterChoice:
-    """An adapter file and the scale at which it is merged."""
-
-    path: Path
-    scale: float = 1.0
-
-    @classmethod
-    def parse(cls, text: str) -> "AdapterChoice":
-        """Read ``FILE`` or ``FILE:SCALE``."""
-        path, colon, scale = text.rpartition(":")
-        if not colon or Path(text).exists():
-            return cls(Path(text))
-        try:
-            return cls(Path(path), float(scale))
-        except ValueError as e:
-            raise InputError(
-                f"LoRA {text!r}: {scale!r} is no number: write FILE.safetensors:0.8"
-            ) from e
 
 
 @dataclass(frozen=True)
@@ -82,7 +61,7 @@ class ExportRequest:
         """The command line that makes the same request."""
         words = ["sdconv", "export", "-u", str(self.checkpoint)]
         for adapter in self.adapters:
-            words += ["-l", f"{adapter.path}:{adapter.scale:g}"]
+            words += ["-l", str(adapter)]
         words += ["-o", str(self.output), "--profile", self.profile, "-b", str(self.batch)]
         if self.components is not None:
             words += ["--components", ",".join(self.components)]
@@ -124,7 +103,8 @@ def export(request: ExportRequest, progress: Progress = silent) -> Bundle:
     source = _open_source(request)
     with ThreadPoolExecutor(1) as pool:  # hashing gigabytes overlaps with what does not need it
         content = pool.submit(blake3_of, request.checkpoint)
-        adapters = _open_adapters(request, source)
+        model = Model.of(source.architecture.family, source.tables, source.components)
+        adapters = load_adapters(request.adapters, model, allow_unused=request.allow_unused)
         parts = [_plan(c, profile, source, adapters, content, progress)
                  for c in source.components]  # fmt: skip
     bundle = _bundle(request, profile, source, adapters, content.result())
@@ -132,7 +112,7 @@ def export(request: ExportRequest, progress: Progress = silent) -> Bundle:
     todo = [part for part in parts if reusable.get(part.record.name) != part.record]
     needed = sum(part.record.weights_bytes for part in todo)
     require_space(request.output, needed, "this export")
-    done = {p.record.name: p.record for p in parts if p not in todo}
+    done = {p.record.name: reusable[p.record.name] for p in parts if p not in todo}
     for name in done:
         progress(Event(f"export {name}", 1.0, f"{name}: reused, same sources and recipe"))
     bundle = replace(bundle, components=done, complete=False)
@@ -140,7 +120,8 @@ def export(request: ExportRequest, progress: Progress = silent) -> Bundle:
         bundle.save()
     for part in todo:
         _write(part, request.output, progress)
-        bundle = replace(bundle, components={**bundle.components, part.record.name: part.record})
+        record = replace(part.record, changes=part.weights.changes)
+        bundle = replace(bundle, components={**bundle.components, record.name: record})
         bundle.save()
     ordered = {c: bundle.components[c] for c in source.components}
     bundle = replace(bundle, components=ordered, complete=True)
@@ -221,37 +202,11 @@ def _choose_components(
     return tuple(c for c in COMPONENTS if c in needed)
 
 
-def _open_adapters(request: ExportRequest, source: _Source) -> list[Lora]:
-    tables = {c: r for c, r in source.tables.items() if c in ADAPTABLE}
-    table = module_table(tables)
-    by_name = {c: {rule.name: rule for rule in r} for c, r in tables.items()}
-    adapters = []
-    for choice in request.adapters:
-        adapter = load_lora(
-            choice.path,
-            choice.scale,
-            table,
-            by_name,
-            family=source.architecture.family,
-            exported=source.components,
-        )
-        left = [*adapter.ledger.wrong_shape, *adapter.ledger.unused]
-        if left and not request.allow_unused:
-            used = len(adapter.ledger.used)
-            raise InputError(
-                f"{choice.path}: {len(left)} of {len(left) + used} keys do not fit this "
-                f"checkpoint ({len(adapter.ledger.wrong_shape)} by shape), first {left[0]}: use a "
-                "LoRA made for this architecture, or --allow-unused to merge the rest"
-            )
-        adapters.append(adapter)
-    return adapters
-
-
 def _plan(
     component: str,
     profile: InterfaceProfile,
     source: _Source,
-    adapters: Sequence[Lora],
+    adapters: Sequence[Adapter],
     content: Future[str],
     progress: Progress,
 ) -> _Part:
@@ -288,7 +243,7 @@ def _bundle(
     request: ExportRequest,
     profile: InterfaceProfile,
     source: _Source,
-    adapters: Sequence[Lora],
+    adapters: Sequence[Adapter],
     content: str,
 ) -> Bundle:
     path = request.checkpoint
@@ -310,6 +265,7 @@ def _bundle(
             }
         ],
         adapters=[adapter.record() for adapter in adapters],
+        sampling=recommended_sampling(adapters),
         command=request.command(),
         versions={p: importlib.metadata.version(p) for p in ("sdconv", "onnx", "onnx-ir")},
     )

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from converter.adapters.family import adapter_family
-from converter.adapters.keys import adapter_kind, split_key
+from converter.adapters.keys import adapter_kind, group_keys, ranks, split_key
+from converter.adapters.lcm import is_lcm
 from converter.architecture import Architecture
 from converter.checkpoint import Checkpoint, TensorInfo
 from converter.components import available, rules
@@ -127,7 +128,7 @@ def inspect(path: Path) -> Inspection:
         components=components,
         architecture=architecture,
         prediction=prediction,
-        adapter=_adapter(tensors, family) if kind == "lora" else None,
+        adapter=_adapter(file, family) if kind == "lora" else None,
         problems=problems,
     )
 
@@ -153,17 +154,15 @@ def _components(tensors: Tensors, family: str) -> dict[str, ComponentFacts]:
     }
 
 
-def _adapter(tensors: Tensors, family: str) -> AdapterFacts:
-    downs = [
-        (key, info)
-        for key, info in tensors.items()
-        if (split := split_key(key)) is not None and split.part == "down"
-    ]
+def _adapter(file: Checkpoint, family: str) -> AdapterFacts:
+    tensors = file.tensors
+    modules = group_keys(key for name in tensors if (key := split_key(name)) is not None)
+    kind = "LCM-LoRA" if is_lcm(modules, file.metadata) else adapter_kind(tensors)
     return AdapterFacts(
-        kind=adapter_kind(tensors) or "unknown",
-        rank=sorted({info.shape[0] for _, info in downs}),
+        kind=kind or "unknown",
+        rank=sorted(ranks({name: info.shape for name, info in tensors.items()})),
         target_family=family,
-        modules=len(downs),
+        modules=len(modules),
     )
 
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from converter.adapters.lora import Lora
+from converter.adapters.adapter import Adapter
+from converter.adapters.merge import Changes, Merger
 from converter.cache import content_key
 from converter.checkpoint import Checkpoint
 from converter.errors import InputError
@@ -13,16 +14,15 @@ from converter.families.rules import TensorRule
 from converter.weights import Array, TensorSpec
 from passes.weights import TRANSPOSED, Place
 
-STREAM_FORMAT = "1"
+STREAM_FORMAT = "2"
 """Raise it whenever the same sources would give other bytes."""
 
 
 class MergedWeights:
     """A `WeightSource` over a checkpoint and adapters, in the layout of a template.
 
-    Values are float32: read as stored, cut out of a fused tensor, widened, changed by each adapter
-    in the order given, transposed where the graph wants the matrix so. The pages read are given
-    back at once.
+    Values are float32: read as stored, cut out of a fused tensor, widened, changed by the adapters,
+    transposed where the graph wants the matrix so. The pages read are given back at once.
     """
 
     file: Path | None = None
@@ -34,23 +34,27 @@ class MergedWeights:
         content: str,
         rules: Sequence[TensorRule],
         places: Mapping[str, Place],
-        adapters: Sequence[Lora],
+        adapters: Sequence[Adapter],
     ) -> None:
-        self._component = component
         self._checkpoint = checkpoint
         self._places = places
         self._rules = {rule.name: rule for rule in rules if rule.needed}
-        self._adapters = [a for a in adapters if a.modules.get(component) and a.scale != 0]
+        self._merger = Merger(component, adapters)
         _check_complete(component, self._rules, places)
         self.key = content_key(
             {
                 "stream format": STREAM_FORMAT,
                 "component": component,
                 "checkpoint": content,
-                "adapters": [[a.content, a.scale] for a in self._adapters],
+                "adapters": self._merger.identities,
                 "layout": [[n, p.shape, p.dtype, p.offset] for n, p in sorted(places.items())],
             }
         )
+
+    @property
+    def changes(self) -> Changes:
+        """The norms of what adapters changed in the tensors read so far."""
+        return self._merger.norms
 
     def names(self) -> Sequence[str]:
         """Names in the order in which the file holds them: reading stays sequential."""
@@ -66,8 +70,7 @@ class MergedWeights:
         """The merged tensor in the graph's layout."""
         rule, place = self._rule(name), self._places[name]
         stored = rule.take(self._checkpoint.read(rule.source))
-        for adapter in self._adapters:
-            stored = adapter.add_to(self._component, rule.name, stored)
+        stored = self._merger.merge(rule.name, stored)
         if name.endswith(TRANSPOSED):
             stored = stored.T
         out = np.empty(stored.shape, place.dtype)

@@ -22,7 +22,12 @@ def export(
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the bundle.")],
     lora: Annotated[
         list[str] | None,
-        typer.Option("-l", "--lora", help="LoRA to merge, FILE or FILE:SCALE; may be repeated."),
+        typer.Option(
+            "-l",
+            "--lora",
+            help="LoRA (any kind) to merge: FILE, FILE:0.8 or FILE:0.8,unet=1,text=0.5,down.1=0.3; "
+            "may be repeated.",
+        ),
     ] = None,
     batch: Annotated[
         int, typer.Option("-b", "--batch", help="UNet batch that compile takes by default.")
@@ -50,9 +55,12 @@ def export(
     ] = False,
 ) -> None:
     """Export a checkpoint (and LoRAs) to weightless-made ONNX graphs with weights beside them."""
-    from converter.export import AdapterChoice, ExportRequest
+    from converter.adapters.choice import AdapterChoice
+    from converter.export import ExportRequest
     from converter.export import export as run
-    from sdconv.console import out, progress_bar
+    from sdconv.adapter_summary import adapter_lines, adapter_warnings
+    from sdconv.console import err, out, progress_bar
+    from sdconv.picture_options import sentence
 
     request = ExportRequest(
         checkpoint=checkpoint,
@@ -79,12 +87,10 @@ def export(
             highlight=False,
             soft_wrap=True,
         )
-    for adapter in bundle.adapters:
-        ledger = adapter["ledger"]
-        out.print(
-            f"{adapter['path']}: scale {adapter['scale']}, {ledger['used']} keys used, "
-            f"{len(ledger['unused']) + len(ledger['wrong_shape'])} left out",
-            highlight=False,
-            soft_wrap=True,
-        )
+    for line in adapter_lines(bundle):
+        out.print(line, highlight=False, markup=False, soft_wrap=True)
+    for line in adapter_warnings(bundle):
+        err.print(f"warning: {line}", style="yellow", highlight=False, markup=False, soft_wrap=True)
+    if bundle.sampling is not None:
+        out.print(sentence(bundle.sampling), highlight=False, markup=False, soft_wrap=True)
     out.print(f"bundle: {output}", highlight=False, soft_wrap=True)

@@ -20,21 +20,22 @@ def generate(
     ] = None,
     bundle: options.MovedBundle = None,
     negative: options.Negative = "",
-    scheduler: options.SchedulerName = options.SCHEDULER,
-    steps: options.Steps = options.STEPS,
-    guidance: options.Guidance = options.GUIDANCE,
+    scheduler: options.SchedulerName = None,
+    steps: options.Steps = None,
+    guidance: options.Guidance = None,
     seed: options.Seed = 0,
 ) -> None:
     """Draw a picture with the artifacts of one target."""
     from runtime.generate import GenerateRequest
     from runtime.generate import generate as draw
-    from runtime.sampling import PictureRequest
     from sdconv.console import out, progress_bar
 
     request = GenerateRequest(
         artifacts=artifacts,
         output=output,
-        picture=PictureRequest(prompt, negative, scheduler, steps, guidance, seed),
+        picture=options.picture_request(
+            artifacts, bundle, prompt, negative, scheduler, steps, guidance, seed
+        ),
         target=target,
         size=size,
         bundle=bundle,

@@ -1,9 +1,15 @@
 """What `generate` and `validate` share: whose artifacts, and the options that say what to draw."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from runtime.sampling import PictureRequest
 
 Artifacts = Annotated[
     Path, typer.Argument(help="Folder with a manifest.json, made by 'sdconv compile'.")
@@ -12,12 +18,53 @@ MovedBundle = Annotated[
     Path | None, typer.Option("--bundle", help="Where the bundle is now, if it was moved.")
 ]
 Negative = Annotated[str, typer.Option(help="What not to draw; needs a guidance above 1.")]
-SchedulerName = Annotated[str, typer.Option(help="ddim, euler or lcm.")]
-Steps = Annotated[int, typer.Option(min=1, help="Sampling steps; 4 with an LCM-LoRA and lcm.")]
+# As in `runtime.sampling.PictureRequest`, which takes numpy with it and so is imported late.
+SCHEDULER, STEPS, GUIDANCE = "ddim", 20, 7.5
+ADVISED = "[default: what the bundle recommends, else {}]"
+SchedulerName = Annotated[
+    str | None, typer.Option(help=f"ddim, euler or lcm.  {ADVISED.format(SCHEDULER)}")
+]
+Steps = Annotated[int | None, typer.Option(min=1, help=f"Sampling steps.  {ADVISED.format(STEPS)}")]
 Guidance = Annotated[
-    float, typer.Option(min=0, help="Classifier-free guidance; 1 is none (for lcm).")
+    float | None,
+    typer.Option(min=0, help=f"Classifier-free guidance, 1 is none.  {ADVISED.format(GUIDANCE)}"),
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of the noise.")]
 
-# As in `runtime.sampling.PictureRequest`, which takes numpy with it and so is imported late.
-SCHEDULER, STEPS, GUIDANCE = "ddim", 20, 7.5
+
+def picture_request(
+    artifacts: Path,
+    bundle: Path | None,
+    prompt: str,
+    negative: str,
+    scheduler: str | None,
+    steps: int | None,
+    guidance: float | None,
+    seed: int,
+) -> PictureRequest:
+    """What to draw: options not given are the bundle's recommendation, else the usual ones.
+
+    A recommendation holds together, so another scheduler than its own sets it aside. Raises
+    InputError where the artifacts or their bundle cannot be read.
+    """
+    from runtime.sampling import PictureRequest
+    from sdconv.console import out
+    from targets.manifest import Manifest
+
+    given = {"scheduler": scheduler, "steps": steps, "guidance": guidance}
+    asked = {name: value for name, value in given.items() if value is not None}
+    chosen: dict[str, Any] = asked
+    if len(asked) < len(given):
+        advice = Manifest.load(artifacts).load_bundle(bundle).sampling
+        if advice is not None and scheduler in (None, advice["scheduler"]):
+            out.print(sentence(advice), highlight=False, markup=False, soft_wrap=True)
+            chosen = {**{name: advice[name] for name in given}, **asked}
+    return PictureRequest(prompt, negative, seed=seed, **chosen)
+
+
+def sentence(advice: Mapping[str, Any]) -> str:
+    """A bundle's recommendation in words."""
+    return (
+        f"recommended here: scheduler {advice['scheduler']}, {advice['steps']} steps, "
+        f"guidance {advice['guidance']:g} ({advice['because']})"
+    )

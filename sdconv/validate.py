@@ -28,9 +28,9 @@ def validate(
         str | None, typer.Option(help="Also draw this with every target, and compare pictures.")
     ] = None,
     negative: options.Negative = "",
-    scheduler: options.SchedulerName = options.SCHEDULER,
-    steps: options.Steps = options.STEPS,
-    guidance: options.Guidance = options.GUIDANCE,
+    scheduler: options.SchedulerName = None,
+    steps: options.Steps = None,
+    guidance: options.Guidance = None,
     seed: options.Seed = 0,
 ) -> None:
     """Run every artifact and the fp32 reference on the same inputs, measure, judge, report.
@@ -38,7 +38,6 @@ def validate(
     Exit code 1 if any artifact does not agree with the reference. An artifact that was not run
     makes the verdict "incomplete", with exit code 0 and a warning.
     """
-    from runtime.sampling import PictureRequest
     from sdconv.console import err, out, progress_bar
     from validate.base import Verdict
     from validate.report.terminal import print_report
@@ -47,7 +46,9 @@ def validate(
 
     picture = None
     if prompt is not None:
-        picture = PictureRequest(prompt, negative, scheduler, steps, guidance, seed)
+        picture = options.picture_request(
+            artifacts, bundle, prompt, negative, scheduler, steps, guidance, seed
+        )
     request = ValidateRequest(
         artifacts=artifacts,
         report=report,

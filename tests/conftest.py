@@ -10,8 +10,9 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from converter.adapters.choice import AdapterChoice
 from converter.bundle import Bundle
-from converter.export import AdapterChoice, ExportRequest, export
+from converter.export import ExportRequest, export
 from examples.random_checkpoint import write_checkpoint, write_lora
 from examples.small_models import SMALL
 

@@ -1,31 +1,45 @@
 """Which model family an adapter was trained for, from its module names and shapes."""
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 
+from converter.adapters.keys import component_of, split_key
 from converter.checkpoint import TensorInfo
 
 CONTEXT_FAMILIES = {768: "sd15", 1024: "sd2", 2048: "sdxl"}
+"""Width of the text encoder's output, which `attn2.to_k` takes -> family."""
 OTHER_MODELS = {"double_blocks": "flux", "single_blocks": "flux", "joint_blocks": "sd3"}
+INPUT_PARTS = ("down", "hada_w1_b", "diff")
+"""Parts whose second extent is the layer's input."""
+
+
+def key_family(key: str, info: TensorInfo) -> str | None:
+    """The family that this key alone gives away, if any."""
+    name = key.replace(".", "_")
+    for marker, family in OTHER_MODELS.items():
+        if marker in name:
+            return family
+    split = split_key(key)
+    module = name if split is None else split.module
+    # SD1.x and SD2.x have one text encoder and one transformer block per attention.
+    if component_of(module) == "text_encoder_2" or re.search(r"transformer_blocks_[1-9]", module):
+        return "sdxl"
+    takes_context = module.endswith(("attn2_to_k", "attn2_to_v"))
+    if takes_context and split and split.part in INPUT_PARTS and len(info.shape) >= 2:
+        return CONTEXT_FAMILIES.get(info.shape[1])
+    return None
 
 
 def adapter_family(tensors: Mapping[str, TensorInfo]) -> str:
-    """``sd15``, ``sd2``, ``sdxl``, ``flux``, ``sd3`` or ``unknown``."""
-    names = [name.replace(".", "_") for name in tensors]
-    for marker, family in OTHER_MODELS.items():
-        if any(marker in name for name in names):
-            return family
-    if any(name.startswith(("lora_te2_", "text_encoder_2_")) for name in names):
-        return "sdxl"
-    deep = re.compile(r"transformer_blocks_[1-9]")  # SD1.x and SD2.x have one per attention
-    if any(deep.search(name) for name in names):
-        return "sdxl"
-    for name, info in tensors.items():
-        if re.search(r"attn2[._]to_k\b.*(down|lora_A)", name.replace("_lora", ".lora")):
-            by_context = CONTEXT_FAMILIES.get(info.shape[1])
-            if by_context is not None:
-                return by_context
-    projection = next((i for n, i in tensors.items() if re.search(r"proj_in.*(down|A)", n)), None)
-    if projection is not None:
-        return "sd15" if len(projection.shape) == 4 else "sd2"
-    return "sd15" if any("attn1" in n or "self_attn" in n for n in names) else "unknown"
+    """``sd15``, ``sd2``, ``sdxl``, ``flux``, ``sd3`` or ``unknown``: what most telling keys say."""
+    votes = Counter(
+        family for key, info in tensors.items() if (family := key_family(key, info)) is not None
+    )
+    if votes:
+        return votes.most_common(1)[0][0]
+    for key, info in tensors.items():
+        split = split_key(key)
+        if split and split.part == "down" and split.module.endswith("proj_in"):
+            return "sd15" if len(info.shape) == 4 else "sd2"
+    return "unknown"

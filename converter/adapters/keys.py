@@ -1,103 +1,150 @@
 """Adapter key spellings: a key is a module and a part; modules are found by flattened name.
 
-Trainers write the same module as ``lora_unet_down_blocks_0_...`` (kohya), ``unet.down_blocks.0.``
-(diffusers, PEFT) or after the original layout (``lora_unet_input_blocks_1_1_...``). With every
-dot turned into an underscore these are one name each, without collisions, so no pattern is needed.
+Trainers write the same module as ``lora_unet_down_blocks_0_...`` (kohya, OneTrainer),
+``unet.down_blocks.0.`` (diffusers, PEFT) or after the original layout
+(``lora_unet_input_blocks_1_1_...``). With every dot turned into an underscore these are one name
+each, without collisions, so no pattern is needed.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
 
+from converter.adapters import dora
+from converter.adapters.base import Kind, Shapes
+from converter.adapters.registry import ENDINGS, KINDS
 from converter.families.rules import TensorRule
 
-PARTS = {
-    ".lora_down.weight": "down",
-    ".lora_up.weight": "up",
-    ".lora_A.weight": "down",
-    ".lora_B.weight": "up",
-    ".lora_A.default.weight": "down",
-    ".lora_B.default.weight": "up",
-    ".lora.down.weight": "down",
-    ".lora.up.weight": "up",
-    "_lora.down.weight": "down",
-    "_lora.up.weight": "up",
-    ".lora_linear_layer.down.weight": "down",
-    ".lora_linear_layer.up.weight": "up",
-    ".alpha": "alpha",
+PREFIXES = {
+    "unet": ("lora_unet_", "unet_", "diffusion_model_", ""),
+    "text_encoder": (
+        "lora_te_text_model_",
+        "lora_te1_text_model_",
+        "text_encoder_text_model_",
+        "clip_l_text_model_",
+        "lora_te_",
+        "lora_te1_",
+        "text_encoder_",
+        "text_model_",
+    ),
+    "text_encoder_2": (
+        "lora_te2_text_model_",
+        "text_encoder_2_text_model_",
+        "clip_g_text_model_",
+        "lora_te2_",
+        "text_encoder_2_",
+    ),
 }
-"""Ending of a key -> which factor of ``W + scale * alpha / rank * up @ down`` it holds."""
+"""Component that adapters can change -> how trainers begin the names of its modules."""
 
-OTHER_KINDS = {
-    ".dora_scale": "DoRA",
-    ".lora_magnitude_vector": "DoRA",
-    ".lora_magnitude_vector.weight": "DoRA",
-    ".hada_w1_a": "LoHa",
-    ".lokr_w1": "LoKr",
-    ".lokr_w1_a": "LoKr",
-    ".oft_blocks": "OFT",
-    ".oft_diag": "OFT",
-    ".a1.weight": "GLoRA",
-    ".on_input": "IA3",
-    ".diff": "full difference",
-    ".w_norm": "norm difference",
-    ".lora_mid.weight": "LoCon (Tucker)",
-}
-"""Endings of keys that mark the relatives of LoRA, so that they can be named when refused."""
+OLD_TEXT_NAMES = {"q_proj": "to_q", "k_proj": "to_k", "v_proj": "to_v", "out_proj": "to_out_0"}
+"""Old diffusers named the layers of a text encoder's attention as those of a UNet's."""
 
-UNET_PREFIXES = ("lora_unet_", "unet_", "diffusion_model_", "")
-TEXT_PREFIXES = (
-    "lora_te_text_model_",
-    "lora_te1_text_model_",
-    "text_encoder_text_model_",
-    "lora_te_",
-    "text_encoder_",
-)
+ORIGINAL_UNET = "model.diffusion_model."
+
+Table = Mapping[str, tuple[str, str]]
+"""Spelling of a module -> (component, module name)."""
 
 
 @dataclass(frozen=True)
 class AdapterKey:
-    """A key of an adapter file, split: the flattened module name and the part it holds."""
+    """A key, split: its flattened module name, the part it holds, and of which kind (None: any)."""
 
     key: str
     module: str
+    kind: Kind | None
     part: str
 
 
+@dataclass
+class ModuleKeys:
+    """The keys of one module: per kind part -> key, and the parts that go with any kind."""
+
+    kinds: dict[str, dict[str, str]] = field(default_factory=dict)
+    shared: dict[str, str] = field(default_factory=dict)
+
+    def all(self) -> list[str]:
+        """Every key."""
+        return [key for parts in (*self.kinds.values(), self.shared) for key in parts.values()]
+
+
+@lru_cache(maxsize=1 << 16)
 def split_key(key: str) -> AdapterKey | None:
-    """Split a key; None when its ending is not known."""
-    for ending, part in PARTS.items():
-        if key.endswith(ending):
-            module = key.removesuffix(ending).removeprefix("base_model.model.")
-            module = module.replace(".processor.", ".")
+    """Split a key (remembered: many ask for each); None when its ending is not known."""
+    name = key.replace("base_model.model.", "").replace(".processor.", ".")
+    name = name.replace(".default.", ".").removesuffix(".default")
+    for ending, (kind, part) in ENDINGS.items():
+        if name.endswith(ending):
+            module = name.removesuffix(ending)
             if ending.startswith("_lora") and module.endswith("to_out"):
                 module += ".0"  # old diffusers name the list, not its first layer
-            return AdapterKey(key, module.replace(".", "_"), part)
+            return AdapterKey(key, module.replace(".", "_"), kind, part)
     return None
 
 
+def group_keys(keys: Iterable[AdapterKey]) -> dict[str, ModuleKeys]:
+    """Gather the keys of each module."""
+    modules: dict[str, ModuleKeys] = {}
+    for key in keys:
+        module = modules.setdefault(key.module, ModuleKeys())
+        parts = module.shared if key.kind is None else module.kinds.setdefault(key.kind.name, {})
+        parts[key.part] = key.key
+    return modules
+
+
 def adapter_kind(keys: Iterable[str]) -> str | None:
-    """``LoRA`` or the relative's name; None when the keys are no adapter's."""
-    keys = list(keys)
-    for ending, kind in OTHER_KINDS.items():
-        if any(key.endswith(ending) for key in keys):
-            return kind
-    split = (split_key(key) for key in keys)
-    return "LoRA" if any(s is not None and s.part == "down" for s in split) else None
+    """``LoRA``, ``LoHa + DoRA``, ...; None when the keys are no adapter's."""
+    split = [s for s in map(split_key, keys) if s is not None]
+    # A bare `.weight` is IA3's only beside its other part: every checkpoint has such keys.
+    names = {s.kind.name for s in split if s.kind is not None and s.part != "ia3_w"}
+    if names and any(s.part in dora.PARTS for s in split):
+        return " + ".join((*sorted(names), "DoRA"))
+    return " + ".join(sorted(names)) or None
 
 
-def module_table(rules: Mapping[str, list[TensorRule]]) -> dict[str, tuple[str, str]]:
-    """Every spelling of every module with a weight -> (component, tensor name).
+def ranks(shapes: Shapes) -> set[int]:
+    """The ranks that occur in a file of these keys and shapes."""
+    split = [s for key in shapes if (s := split_key(key)) is not None]
+    found = set()
+    for module in group_keys(split).values():
+        for kind in KINDS:
+            parts = {part: shapes[key] for part, key in module.kinds.get(kind.name, {}).items()}
+            if kind.whole(parts) and all(parts.values()) and (rank := kind.rank(parts)):
+                found.add(rank)
+    return found
+
+
+def component_of(module: str) -> str | None:
+    """The component that a text encoder's prefix names; None for modules of the UNet and others."""
+    found = None
+    for component, prefixes in PREFIXES.items():
+        if component != "unet" and module.startswith(prefixes):
+            found = component  # the last: a first encoder's prefix may begin a second one's
+    return found
+
+
+def module_table(rules: Mapping[str, Iterable[TensorRule]]) -> Table:
+    """Every spelling of every module with a weight -> (component, module name).
 
     `rules` holds the tables of the components that adapters can change.
     """
     table: dict[str, tuple[str, str]] = {}
     for component, entries in rules.items():
-        prefixes = UNET_PREFIXES if component == "unet" else TEXT_PREFIXES
         for rule in entries:
-            if not rule.name.endswith(".weight"):
+            module, dot, tensor = rule.name.rpartition(".")
+            if not dot or tensor != "weight":
                 continue
-            source = rule.source.removeprefix("model.diffusion_model.")
-            for path in {rule.name, source}:
-                flat = path.removesuffix(".weight").replace(".", "_")
-                table.update({prefix + flat: (component, rule.name) for prefix in prefixes})
+            for path in _paths(rule, module):
+                for prefix in PREFIXES[component]:
+                    table[prefix + path] = component, module
     return table
+
+
+def _paths(rule: TensorRule, module: str) -> set[str]:
+    paths = {module.removeprefix("text_model.")}
+    if rule.source.startswith(ORIGINAL_UNET):  # of text encoders nobody uses the original names
+        paths.add(rule.source.removeprefix(ORIGINAL_UNET).removesuffix(".weight"))
+    last = module.rpartition(".")[2]
+    if last in OLD_TEXT_NAMES:
+        paths.add(module.removeprefix("text_model.").removesuffix(last) + OLD_TEXT_NAMES[last])
+    return {path.replace(".", "_") for path in paths}

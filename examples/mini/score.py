@@ -14,8 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
+from converter.adapters.choice import AdapterChoice
 from converter.bundle import Bundle
-from converter.export import AdapterChoice, ExportRequest, export
+from converter.export import ExportRequest, export
 from converter.sizes import Size, parse_sizes
 from converter.weights import Array
 from examples.mini.pictures import DAY, DUSK, SHAPES, Palette, Scene, edges, random_scene

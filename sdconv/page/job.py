@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from converter.adapters.choice import AdapterChoice
 from converter.components import size_multiple
 from converter.errors import InputError
-from converter.export import AdapterChoice, ExportRequest, export
+from converter.export import ExportRequest, export
 from converter.files import replacing, require_space
 from converter.inspection import inspect
 from converter.profiles import get_profile

@@ -9,9 +9,10 @@ import onnxruntime
 import pytest
 import safetensors.numpy
 
+from converter.adapters.choice import AdapterChoice
 from converter.bundle import Bundle
 from converter.errors import InputError
-from converter.export import AdapterChoice, ExportRequest, export
+from converter.export import ExportRequest, export
 from converter.progress import Event
 from converter.stream import write_weights
 from examples.random_checkpoint import write_checkpoint
@@ -198,7 +199,9 @@ def test_a_lora_whose_keys_do_not_fit_is_refused_unless_allowed(
         small_model.checkpoint, tmp_path / "out", (AdapterChoice(odd),), allow_unused=True
     )
     ledger = export(allowed).adapters[0]["ledger"]
-    assert ledger["unused"] == ["lora_unet_nowhere.lora_down.weight"]
+    assert ledger["unused"] == {
+        "no such module in this checkpoint": ["lora_unet_nowhere.lora_down.weight"]
+    }
 
 
 def test_a_prediction_is_recorded_and_asks_for_no_new_weights(

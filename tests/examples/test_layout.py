@@ -6,7 +6,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from converter.export import AdapterChoice, ExportRequest, export
+from converter.adapters.choice import AdapterChoice
+from converter.export import ExportRequest, export
 from converter.inspection import inspect
 from converter.modules import load_module
 from examples.mini.consistency import LAYERS, consistency
@@ -71,7 +72,7 @@ def test_the_merged_lora_computes_what_was_trained(
     )
     bundle = export(request)
     (adapter,) = bundle.adapters
-    assert adapter["ledger"]["unused"] == [] and adapter["rank"] == [4]
+    assert adapter["ledger"]["unused"] == {} and adapter["rank"] == [4]
     tokens = torch.randint(0, 49408, (1, 77), generator=generator)
     latent = torch.randn((1, 4, 8, 8), generator=generator)
     timestep = torch.tensor([500])

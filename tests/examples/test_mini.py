@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 import torch
 
+from converter.adapters.choice import AdapterChoice
 from converter.bundle import Bundle
-from converter.export import AdapterChoice, ExportRequest, export
+from converter.export import ExportRequest, export
 from converter.inspection import inspect
 from converter.modules import load_module
 from converter.sizes import Size, parse_sizes

@@ -1,0 +1,159 @@
+"""Find the tensor of every key of an adapter file, and enter into the ledger what became of it."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import prod
+
+from converter.adapters import dora
+from converter.adapters.adapter import TensorChange
+from converter.adapters.base import Kind, Shape, Shapes
+from converter.adapters.choice import AdapterChoice
+from converter.adapters.family import key_family
+from converter.adapters.keys import (
+    PREFIXES,
+    AdapterKey,
+    ModuleKeys,
+    Table,
+    component_of,
+    group_keys,
+    module_table,
+    split_key,
+)
+from converter.adapters.ledger import Ledger, Status
+from converter.adapters.peft_metadata import PeftSettings
+from converter.adapters.registry import KINDS
+from converter.checkpoint import Checkpoint
+from converter.families.rules import TensorRule
+
+Parts = Mapping[str, str]
+"""Part -> key."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """What adapters are merged into: tensor shapes and module spellings of each component."""
+
+    family: str
+    exported: Sequence[str]
+    shapes: Mapping[str, Mapping[str, Shape]]
+    modules: Table
+
+    @classmethod
+    def of(
+        cls, family: str, tables: Mapping[str, Iterable[TensorRule]], exported: Sequence[str]
+    ) -> "Model":
+        """From the families' tables; those of components that no adapter changes are ignored."""
+        adaptable = {c: list(rules) for c, rules in tables.items() if c in PREFIXES}
+        shapes = {c: {rule.name: rule.shape for rule in rules} for c, rules in adaptable.items()}
+        return cls(family.partition("-")[0], exported, shapes, module_table(adaptable))
+
+
+@dataclass(frozen=True)
+class Place:
+    """A tensor that a kind would change."""
+
+    component: str
+    module: str
+    tensor: str
+    shape: Shape
+
+
+@dataclass
+class Binding:
+    """The changes (component -> tensor -> change) and the ledger of one file."""
+
+    choice: AdapterChoice
+    model: Model
+    file: Checkpoint
+    ledger: Ledger = field(default_factory=Ledger)
+    changes: dict[str, dict[str, TensorChange]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Bind every key."""
+        self._peft = PeftSettings(self.file.path, self.file.metadata)
+        split = [s for key in self.file.tensors if (s := self._split(key)) is not None]
+        for flat, keys in group_keys(split).items():
+            self._bind_module(flat, keys)
+
+    def _split(self, key: str) -> AdapterKey | None:
+        family = key_family(key, self.file.tensors[key])
+        found = split_key(key)
+        if family not in (None, self.model.family):
+            self.ledger.add([key], Status.WRONG_FAMILY, f"of a {family} model")
+            return None
+        # What follows overrules this for every key that a module takes.
+        reason = "no known kind of key" if found is None else "another key holds the same part"
+        self.ledger.add([key], Status.UNUSED, reason)
+        return found
+
+    def _bind_module(self, flat: str, keys: ModuleKeys) -> None:
+        found = self.model.modules.get(flat)
+        component = component_of(flat) if found is None else found[0]
+        if component is not None and component not in self.model.exported:
+            reason = f"the {component} is not part of this export"
+            self.ledger.add(keys.all(), Status.NOT_EXPORTED, reason)
+            return
+        # What follows overrules this for every key that a kind takes.
+        reason = "no such module in this checkpoint" if found is None else "nothing it goes with"
+        self.ledger.add(keys.all(), Status.UNUSED, reason)
+        for kind in KINDS:
+            if found is not None and kind.name in keys.kinds:
+                shared = keys.shared if kind.tensor == "weight" else {}
+                self._bind_kind(*found, kind, keys.kinds[kind.name], shared)
+
+    def _bind_kind(
+        self, component: str, module: str, kind: Kind, parts: Parts, shared: Parts
+    ) -> None:
+        keys = [*parts.values(), *shared.values()]
+        tensor = f"{module}.{kind.tensor}"
+        shape = self.model.shapes[component].get(tensor)
+        shapes = {part: self.file.tensors[key].shape for part, key in parts.items()}
+        if not kind.whole(parts):
+            needed = " or ".join(" + ".join(sorted(need)) for need in kind.needs)
+            reason = f"{kind.name} is not whole: it needs {needed}"
+            self.ledger.add(keys, Status.UNUSED, reason)
+        elif shape is None:
+            self.ledger.add(keys, Status.UNUSED, f"the module has no {kind.tensor}")
+        elif tensor in self.changes.get(component, {}):
+            self.ledger.add(keys, Status.UNUSED, "the tensor is changed by other keys already")
+        elif not _fits(kind, shapes, shape) or not self._shared_fit(shared, shape):
+            reason = f"it does not fit a {kind.tensor} of {list(shape)}"
+            self.ledger.add(keys, Status.WRONG_SHAPE, reason)
+        else:
+            change = self._change(Place(component, module, tensor, shape), kind, parts, shared)
+            self.changes.setdefault(component, {})[tensor] = change
+            self.ledger.add(keys, Status.USED, f"changes {component} {tensor}")
+
+    def _shared_fit(self, shared: Parts, weight: Shape) -> bool:
+        shapes = {part: self.file.tensors[key].shape for part, key in shared.items()}
+        return prod(shapes.pop("alpha", ())) == 1 and all(
+            dora.kept_axis(part, shape, weight) is not None for part, shape in shapes.items()
+        )
+
+    def _change(self, place: Place, kind: Kind, parts: Parts, shared: Parts) -> TensorChange:
+        rank = kind.rank({part: self.file.tensors[key].shape for part, key in parts.items()})
+        decomposition = None
+        for part in dora.PARTS & shared.keys():
+            axis = dora.kept_axis(part, self.file.tensors[shared[part]].shape, place.shape)
+            assert axis is not None  # `_shared_fit` was asked
+            decomposition = shared[part], axis
+        return TensorChange(
+            kind=kind,
+            keys={**parts, **{p: k for p, k in shared.items() if p == "alpha"}},
+            strength=1.0 if rank is None else self._strength(place, rank, shared.get("alpha")),
+            scale=self.choice.scale_of(place.component, place.module),
+            rank=rank,
+            dora=decomposition,
+        )
+
+    def _strength(self, place: Place, rank: int, alpha_key: str | None) -> float:
+        """Return alpha / rank; a missing `alpha` means that it is the rank, for rsLoRA its root."""
+        alpha = self._peft.alpha(place.component, place.module)
+        if alpha_key is not None:
+            alpha = float(self.file.read(alpha_key).reshape(-1)[0])
+        return 1.0 if alpha is None else alpha / self._peft.divisor(place.component, rank)
+
+
+def _fits(kind: Kind, shapes: Shapes, weight: Shape) -> bool:
+    """Whether there is anything in these parts, and it belongs to such a weight."""
+    return all(prod(shape) > 0 for shape in shapes.values()) and kind.fits(shapes, weight)

@@ -1,0 +1,65 @@
+"""A model of one layer, and an adapter file for it: what every test of a kind merges."""
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import safetensors.torch
+import torch
+
+from converter.adapters.adapter import Adapter
+from converter.adapters.binding import Binding, Model
+from converter.adapters.choice import AdapterChoice
+from converter.adapters.merge import Merger
+from converter.checkpoint import Checkpoint
+
+Tensors = Mapping[str, torch.Tensor]
+PREFIX = "lora_unet_layer"
+
+
+def bound(
+    tensors: Tensors,
+    weight: torch.Tensor,
+    scale: float = 1.0,
+    metadata: Mapping[str, str] | None = None,
+    content: str = "content",
+    prefix: str = PREFIX,
+) -> Adapter:
+    """Bind parts (without module names) to a layer with this weight and a bias."""
+    shapes = {"layer.weight": tuple(weight.shape), "layer.bias": tuple(weight.shape[:1])}
+    modules = {PREFIX: ("unet", "layer"), "layer": ("unet", "layer")}
+    model = Model("sd15", ("unet",), {"unet": shapes}, modules)
+    named = {f"{prefix}.{part}": tensor.contiguous() for part, tensor in tensors.items()}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "adapter.safetensors"
+        safetensors.torch.save_file(named, path, dict(metadata or {}))
+        file = Checkpoint.open(path)
+        if file.tensors:
+            file.read(next(iter(file.tensors)))  # mapped now, so the file may go
+        binding = Binding(AdapterChoice(path, scale), model, file)
+    return Adapter(binding.choice, content, file, binding.changes, binding.ledger)
+
+
+def merged(*adapters: Adapter, weight: torch.Tensor, tensor: str = "weight") -> torch.Tensor:
+    """Merge into the layer's tensor; float64 where anything changed."""
+    merger = Merger("unet", adapters)
+    return torch.from_numpy(merger.merge(f"layer.{tensor}", weight.numpy()).copy())
+
+
+def merge_one(
+    tensors: Tensors,
+    weight: torch.Tensor,
+    scale: float = 1.0,
+    metadata: Mapping[str, str] | None = None,
+) -> torch.Tensor:
+    """Merge one adapter, all of whose keys must be used."""
+    adapter = bound(tensors, weight, scale, metadata)
+    record = adapter.ledger.to_json()
+    assert record["used"] == record["total"] == len(tensors), record
+    return merged(adapter, weight=weight)
+
+
+def relative(found: torch.Tensor, wanted: torch.Tensor) -> float:
+    """Return |found - wanted| / |wanted|."""
+    exact = wanted.detach().double()
+    return float((found.double() - exact).norm() / exact.norm())
