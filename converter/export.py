@@ -9,7 +9,7 @@ import hashlib
 import importlib.metadata
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import onnx_ir as ir
@@ -18,15 +18,16 @@ from converter.adapters.keys import module_table
 from converter.adapters.lora import Lora, load_lora
 from converter.architecture import Architecture
 from converter.bundle import GRAPH_FILE, WEIGHTS_FILE, Bundle, BundleComponent
-from converter.checkpoint import Checkpoint
-from converter.components import COMPONENTS, available, interface, rules
+from converter.components import COMPONENTS, PART_OF, available, interface, rules
 from converter.errors import InputError
 from converter.families import sd15
-from converter.families.detect import checkpoint_family, prediction_type
+from converter.families.detect import prediction_type
 from converter.families.rules import TensorRule
 from converter.files import blake3_of, replacing, require_space, sha256_of
-from converter.inspection import infer_architecture, inspect, tensor_problems
+from converter.inspection import inspect_model
+from converter.layouts.parts import OPTIONS
 from converter.merged import MergedWeights
+from converter.model_files import Model, ModelFiles
 from converter.profiles import InterfaceProfile, get_profile
 from converter.progress import Event, Progress, silent
 from converter.stream import file_size, write_weights
@@ -61,19 +62,30 @@ class AdapterChoice:
 
 @dataclass(frozen=True)
 class ExportRequest:
-    """What to export. `components` None means everything that the checkpoint must hold."""
+    """What to export. `components` None means everything that the checkpoint must hold.
 
-    checkpoint: Path
+    `parts`, `variant` and `ema` are those of `ModelFiles`.
+    """
+
+    checkpoint: Path | None
     output: Path
     adapters: tuple[AdapterChoice, ...] = ()
     profile: str = "sd-lcm-tpu"
     batch: int = 1
     components: tuple[str, ...] | None = None
     allow_unused: bool = False
+    parts: Mapping[str, Path] = field(default_factory=dict)
+    variant: str | None = None
+    ema: bool = False
+
+    @property
+    def files(self) -> ModelFiles:
+        """The files of the model."""
+        return ModelFiles(self.checkpoint, self.parts, self.variant, self.ema)
 
     def command(self) -> list[str]:
         """The command line that makes the same request."""
-        words = ["sdconv", "export", "-u", str(self.checkpoint)]
+        words = ["sdconv", "export", *self.files.words()]
         for adapter in self.adapters:
             words += ["-l", f"{adapter.path}:{adapter.scale:g}"]
         words += ["-o", str(self.output), "--profile", self.profile, "-b", str(self.batch)]
@@ -84,12 +96,18 @@ class ExportRequest:
 
 @dataclass(frozen=True)
 class _Source:
-    """A checked checkpoint: its file, architecture, tables, and the components to export."""
+    """A checked model: its tensors, architecture, tables, and the components to export."""
 
-    file: Checkpoint
+    model: Model
     architecture: Architecture
     tables: Mapping[str, list[TensorRule]]
     components: tuple[str, ...]
+
+    def contents(self) -> Mapping[Path, str]:
+        """Hash every file that these components are read from."""
+        tensors = self.model.file.tensors
+        used = (tensors[rule.source].file for c in self.components for rule in self.tables[c])
+        return {file: blake3_of(file) for file in dict.fromkeys(used)}
 
 
 @dataclass(frozen=True)
@@ -111,11 +129,11 @@ def export(request: ExportRequest, progress: Progress = silent) -> Bundle:
         raise InputError(f"batch {request.batch}: it must be at least 1")
     source = _open_source(request)
     with ThreadPoolExecutor(1) as pool:  # hashing gigabytes overlaps with what does not need it
-        content = pool.submit(blake3_of, request.checkpoint)
+        contents = pool.submit(source.contents)
         adapters = _open_adapters(request, source)
-        parts = [_plan(c, profile, source, adapters, content, progress)
+        parts = [_plan(c, profile, source, adapters, contents, progress)
                  for c in source.components]  # fmt: skip
-    bundle = _bundle(request, profile, source, adapters, content.result())
+    bundle = _bundle(request, profile, source, adapters, contents.result())
     reusable = _reusable(request.output)
     todo = [part for part in parts if reusable.get(part.record.name) != part.record]
     needed = sum(part.record.weights_bytes for part in todo)
@@ -137,15 +155,15 @@ def export(request: ExportRequest, progress: Progress = silent) -> Bundle:
 
 
 def _open_source(request: ExportRequest) -> _Source:
-    path = request.checkpoint
-    file = Checkpoint.open(path)
-    found = inspect(path)
-    if found.kind != "checkpoint":
+    model = request.files.open()
+    path, tensors = model.file.path, model.file.tensors
+    found = inspect_model(model)
+    if found.kind not in ("checkpoint", *OPTIONS):
         raise InputError(
             f"{path}: a {found.kind} file, and -u wants a checkpoint (a file with "
-            f"model.diffusion_model.* tensors): {_advice(found.kind)}"
+            f"model.diffusion_model.* tensors, or a diffusers folder): {_advice(found.kind)}"
         )
-    architecture = infer_architecture(file.tensors, checkpoint_family(file.tensors))
+    architecture = found.architecture
     if architecture is None:
         raise InputError(
             f"{path}: a {found.family} checkpoint; this version exports {sd15.FAMILY} "
@@ -154,7 +172,7 @@ def _open_source(request: ExportRequest) -> _Source:
     components = _choose_components(path, architecture, request.components)
     problems = [
         p
-        for p in tensor_problems(file.tensors, architecture)
+        for p in found.problems
         if not p.startswith(tuple(f"{c}:" for c in COMPONENTS if c not in components))
     ]
     if problems:
@@ -163,9 +181,9 @@ def _open_source(request: ExportRequest) -> _Source:
             f"{'; '.join(problems[:5])}{'; ...' if len(problems) > 5 else ''}: "
             "see them all with 'sdconv inspect'; download the file again, or use another one"
         )
-    prefix = sd15.text_prefix(file.tensors)
+    prefix = sd15.text_prefix(tensors)
     tables = {c: rules(c, architecture, prefix) for c in available(architecture)}
-    return _Source(file, architecture, tables, components)
+    return _Source(model, architecture, tables, components)
 
 
 def _advice(kind: str) -> str:
@@ -183,9 +201,11 @@ def _choose_components(
             raise InputError(f"unknown component {name!r}: choose from {', '.join(COMPONENTS)}")
     missing = [name for name in wanted or COMPONENTS if name not in present]
     if missing:
+        options = dict.fromkeys(f"{OPTIONS[PART_OF[name]]} FILE" for name in missing)
         raise InputError(
             f"{path}: no {' and no '.join(missing)} in this file; it holds {', '.join(present)}: "
-            f"export those with --components {','.join(present)}, or use a complete checkpoint"
+            f"supply what is missing with {' '.join(options)}, or export those alone with "
+            f"--components {','.join(present)}"
         )
     return tuple(c for c in COMPONENTS if c in (wanted or COMPONENTS))
 
@@ -221,7 +241,7 @@ def _plan(
     profile: InterfaceProfile,
     source: _Source,
     adapters: Sequence[Lora],
-    content: Future[str],
+    contents: Future[Mapping[Path, str]],
     progress: Progress,
 ) -> _Part:
     ports = profile.residual_ports
@@ -233,7 +253,9 @@ def _plan(
     pipelines.present([(p.name, p.dtype) for p in mine.inputs], kept).run(graph)
     places = weight_places(graph)
     table = source.tables[component]
-    weights = MergedWeights(component, source.file, content.result(), table, places, adapters)
+    weights = MergedWeights(
+        component, source.model.file, contents.result(), table, places, adapters
+    )
     data = ir.to_proto(graph).SerializeToString(deterministic=True)
     record = BundleComponent(
         name=component,
@@ -258,24 +280,24 @@ def _bundle(
     profile: InterfaceProfile,
     source: _Source,
     adapters: Sequence[Lora],
-    content: str,
+    contents: Mapping[Path, str],
 ) -> Bundle:
-    path = request.checkpoint
     return Bundle(
         folder=request.output,
         family=source.architecture.family,
         architecture=source.architecture.to_json(),
         profile=profile.name,
         batch=request.batch,
-        prediction_type=prediction_type(source.file.tensors, source.architecture.family)[0],
+        prediction_type=prediction_type(source.model.file.tensors, source.architecture.family)[0],
         components={},
         sources=[
             {
-                "role": "checkpoint",
-                "path": str(path.absolute()),
-                "bytes": path.stat().st_size,
+                "role": source.model.roles[file],
+                "path": str(file.absolute()),
+                "bytes": file.stat().st_size,
                 "blake3": content,
             }
+            for file, content in contents.items()
         ],
         adapters=[adapter.record() for adapter in adapters],
         command=request.command(),

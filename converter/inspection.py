@@ -10,9 +10,12 @@ from converter.adapters.family import adapter_family
 from converter.adapters.keys import adapter_kind, split_key
 from converter.architecture import Architecture
 from converter.checkpoint import Checkpoint, TensorInfo
-from converter.components import COMPONENTS, available, rules
+from converter.components import COMPONENTS, PART_OF, available, rules
 from converter.families import sd15
 from converter.families.detect import checkpoint_family, prediction_type
+from converter.layouts.configs import config_problems
+from converter.layouts.parts import OPTIONS
+from converter.model_files import Model, assemble
 
 Tensors = Mapping[str, TensorInfo]
 
@@ -68,12 +71,23 @@ class Inspection:
     path: Path
     kind: str
     family: str
+    container: str
+    spellings: Mapping[str, str]
+    has_ema: bool
     bytes: int
     components: Mapping[str, ComponentFacts]
     architecture: Architecture | None
     prediction: tuple[str, str]
     adapter: AdapterFacts | None
     problems: list[str]
+
+    @property
+    def missing(self) -> dict[str, str]:
+        """Each missing part of a known family -> the option that supplies it."""
+        if self.architecture is None:
+            return {}
+        lacking = [c for c in COMPONENTS if c not in available(self.architecture)]
+        return {part: OPTIONS[part] for part in dict.fromkeys(PART_OF[c] for c in lacking)}
 
     def to_json(self) -> dict[str, Any]:
         """As `sdconv inspect --json` prints it (schema 1)."""
@@ -82,6 +96,10 @@ class Inspection:
             "path": str(self.path),
             "kind": self.kind,
             "family": self.family,
+            "container": self.container,
+            "names": dict(self.spellings),
+            "ema": self.has_ema,
+            "missing": self.missing,
             "bytes": self.bytes,
             "components": {name: facts.__dict__ for name, facts in self.components.items()},
             "architecture": None if self.architecture is None else self.architecture.to_json(),
@@ -105,11 +123,18 @@ def infer_architecture(tensors: Tensors, family: str) -> Architecture | None:
     )
 
 
-def inspect(path: Path) -> Inspection:
-    """Read a file's header and tell what it is; raises InputError when it cannot be read."""
-    file = Checkpoint.open(path)
-    tensors = file.tensors
-    kind = _kind(tensors)
+def inspect(path: Path, variant: str | None = None) -> Inspection:
+    """Read the headers of a file or folder and tell what it is; InputError when none can.
+
+    `variant` chooses among the precisions of a diffusers folder.
+    """
+    return inspect_model(assemble(Checkpoint.open(path, variant)))
+
+
+def inspect_model(model: Model) -> Inspection:
+    """Tell what a model is whose headers were read."""
+    tensors = model.file.tensors
+    kind = _kind(tensors, model.spellings)
     if kind == "lora":
         family = adapter_family(tensors)
         components: dict[str, ComponentFacts] = {}
@@ -117,25 +142,31 @@ def inspect(path: Path) -> Inspection:
         prediction = ("unknown", "an adapter does not decide it")
     else:
         family = checkpoint_family(tensors)
-        components = _components(tensors) if kind == "checkpoint" else {}
+        components = _components(tensors) if kind in ("checkpoint", *OPTIONS) else {}
         architecture = infer_architecture(tensors, family)
         prediction = prediction_type(tensors, family)
+    problems = tensor_problems(tensors, architecture) if kind != "lora" else []
     return Inspection(
-        path=path,
+        path=model.file.path,
         kind=kind,
         family=family,
-        bytes=path.stat().st_size,
+        container=model.file.container,
+        spellings=model.spellings,
+        has_ema=model.has_ema,
+        bytes=sum(file.stat().st_size for file in model.roles),
         components=components,
         architecture=architecture,
         prediction=prediction,
         adapter=_adapter(tensors, family) if kind == "lora" else None,
-        problems=tensor_problems(tensors, architecture) if kind == "checkpoint" else [],
+        problems=[*problems, *config_problems(model.file.configs, architecture)],
     )
 
 
-def _kind(tensors: Tensors) -> str:
+def _kind(tensors: Tensors, parts: Mapping[str, str]) -> str:
     if adapter_kind(tensors) is not None:
         return "lora"
+    if len(parts) == 1:
+        return next(iter(parts))
     if any(name.startswith("model.diffusion_model.") for name in tensors):
         return "checkpoint"
     for kind, prefixes in BARE.items():

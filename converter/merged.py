@@ -30,7 +30,7 @@ class MergedWeights:
         self,
         component: str,
         checkpoint: Checkpoint,
-        content: str,
+        contents: Mapping[Path, str],
         rules: Sequence[TensorRule],
         places: Mapping[str, Place],
         adapters: Sequence[Lora],
@@ -45,16 +45,18 @@ class MergedWeights:
             {
                 "stream format": STREAM_FORMAT,
                 "component": component,
-                "checkpoint": content,
+                "tensors": [
+                    [name, *checkpoint.tensors[self._rule(name).source].content(contents)]
+                    for name in sorted(places)
+                ],
                 "adapters": [[a.content, a.scale] for a in self._adapters],
                 "layout": [[n, p.shape, p.dtype, p.offset] for n, p in sorted(places.items())],
             }
         )
 
     def names(self) -> Sequence[str]:
-        """Names in the order in which the file holds them: reading stays sequential."""
-        tensors = self._checkpoint.tensors
-        return sorted(self._places, key=lambda n: tensors[self._rule(n).source].begin)
+        """Names in the order in which the files hold them: reading stays sequential."""
+        return sorted(self._places, key=lambda n: self._checkpoint.position(self._rule(n).source))
 
     def spec(self, name: str) -> TensorSpec:
         """Shape and dtype in the graph."""

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from sdconv import model_options
+
 
 class Format(StrEnum):
     """What to write."""
@@ -16,10 +18,14 @@ class Format(StrEnum):
 
 
 def export(
-    checkpoint: Annotated[
-        Path, typer.Option("-u", "--checkpoint", help="The .safetensors checkpoint.")
-    ],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the bundle.")],
+    checkpoint: model_options.Checkpoint = None,
+    unet: model_options.UNet = None,
+    vae: model_options.Vae = None,
+    text_encoder: model_options.TextEncoder = None,
+    text_encoder_2: model_options.TextEncoder2 = None,
+    variant: model_options.Variant = None,
+    ema: model_options.Ema = False,
     lora: Annotated[
         list[str] | None,
         typer.Option("-l", "--lora", help="LoRA to merge, FILE or FILE:SCALE; may be repeated."),
@@ -45,6 +51,12 @@ def export(
     from converter.export import export as run
     from sdconv.console import out, progress_bar
 
+    parts = {
+        "unet": unet,
+        "vae": vae,
+        "text_encoder": text_encoder,
+        "text_encoder_2": text_encoder_2,
+    }
     request = ExportRequest(
         checkpoint=checkpoint,
         output=output,
@@ -53,6 +65,9 @@ def export(
         batch=batch,
         components=tuple(components.split(",")) if components else None,
         allow_unused=allow_unused,
+        parts={part: path for part, path in parts.items() if path is not None},
+        variant=variant,
+        ema=ema,
     )
     with progress_bar() as progress:
         bundle = run(request, progress)

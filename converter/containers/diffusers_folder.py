@@ -1,0 +1,83 @@
+"""A diffusers folder: ``model_index.json`` and one folder per part; or the folder of one part.
+
+Format: what `save_pretrained` of diffusers and transformers writes. A part's weights are one file
+or shards with an index, in one or more variants (``diffusion_pytorch_model.fp16.safetensors``).
+"""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from converter.checkpoint import Checkpoint, TensorInfo
+from converter.errors import InputError
+
+PARTS = ("unet", "vae", "text_encoder", "text_encoder_2")
+CONFIG = "config.json"
+
+WEIGHTS = re.compile(
+    r"(diffusion_pytorch_model|model|pytorch_model)"
+    r"(?:\.(?P<file_variant>\w+))?\.(?P<end>safetensors|bin)"
+    r"(?P<index>\.index(?:\.(?P<index_variant>\w+))?\.json)?"
+)
+"""A part's weights, or their index, which names the variant after ``index``."""
+
+FULL = "full precision"
+
+
+def open_folder(folder: Path, variant: str | None) -> Checkpoint:
+    """Open a diffusers folder: names are ``unet/conv_in.weight``, or bare in a part's folder.
+
+    Without `variant` the full precision is taken, or what there is instead of it. Raises
+    InputError when there are no weights, or nowhere in the variant asked for.
+    """
+    parts = {part: folder / part for part in PARTS if (folder / part).is_dir()}
+    found = {part: there for part, path in parts.items() if (there := _variants(path))}
+    if not found:
+        return _open_part(folder, variant, _variants(folder))
+    if variant is not None and not any(variant in there for there in found.values()):
+        raise InputError(_no_variant(folder, variant, found.values()))
+    tensors: dict[str, TensorInfo] = {}
+    words = []
+    for part, there in found.items():
+        opened = _open_part(parts[part], variant if variant in there else None, there)
+        tensors |= {f"{part}/{name}": info for name, info in opened.tensors.items()}
+        words.append(f"{part}: {opened.container}")
+    files = {part: parts[part] / CONFIG for part in found}
+    configs = {part: file for part, file in files.items() if file.is_file()}
+    container = f"diffusers folder ({'; '.join(words)})"
+    return Checkpoint(folder, tensors, container=container, configs=configs)
+
+
+def _open_part(folder: Path, variant: str | None, found: dict[str, Path]) -> Checkpoint:
+    from converter.containers.registry import open_container
+
+    if not found:
+        raise InputError(
+            f"{folder}: a folder without weights: a diffusers folder was expected (unet/, vae/, "
+            "text_encoder/ below it), or one part's (diffusion_pytorch_model.safetensors in it)"
+        )
+    if variant is not None and variant not in found:
+        raise InputError(_no_variant(folder, variant, [found]))
+    chosen = variant or (FULL if FULL in found else next(iter(found)))
+    opened = open_container(found[chosen])
+    words = opened.container if chosen == FULL else f"{opened.container}, variant {chosen}"
+    return Checkpoint(folder, opened.tensors, container=words)
+
+
+def _variants(folder: Path) -> dict[str, Path]:
+    """Variant -> its weights or their index; safetensors before pickles, an index before a file."""
+    found: dict[str, tuple[bool, bool, Path]] = {}
+    for path in sorted(folder.iterdir()):
+        match = WEIGHTS.fullmatch(path.name)
+        if match is None:
+            continue
+        variant = match["file_variant"] or match["index_variant"] or FULL
+        rank = (match["end"] == "safetensors", match["index"] is not None, path)
+        found[variant] = max(rank, found.get(variant, rank))
+    return {variant: path for variant, (_, _, path) in found.items()}
+
+
+def _no_variant(folder: Path, variant: str, found: Iterable[dict[str, Path]]) -> str:
+    there = sorted({name for variants in found for name in variants} - {FULL})
+    advice = f"choose from {', '.join(there)}, or leave --variant out" if there else "leave it out"
+    return f"{folder}: no weights of variant {variant!r} in it: {advice}"

@@ -1,0 +1,65 @@
+"""A diffusers folder's `config.json` against what the weights say: they must not contradict.
+
+The architecture is always inferred from shapes; a config is only cross-checked, so a wrong or
+missing one never decides anything silently.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from converter.architecture import Architecture
+from converter.files import read_json
+
+FIELDS = {
+    "unet": {
+        "in_channels": "in_channels",
+        "out_channels": "out_channels",
+        "block_out_channels": "block_channels",
+        "cross_attention_dim": "context_dim",
+        "attention_head_dim": "attention_heads",  # diffusers' name for the number of heads
+    },
+    "vae": {
+        "latent_channels": "latent_channels",
+        "block_out_channels": "block_channels",
+        "layers_per_block": "layers_per_block",
+        "scaling_factor": "scaling_factor",
+    },
+    "text_encoder": {
+        "vocab_size": "vocabulary",
+        "max_position_embeddings": "positions",
+        "hidden_size": "hidden_size",
+        "intermediate_size": "intermediate_size",
+        "num_hidden_layers": "layers",
+        "num_attention_heads": "heads",
+        "hidden_act": "activation",
+    },
+}
+FIELDS["text_encoder_2"] = FIELDS["text_encoder"]
+"""Part -> name in the config -> name in the architecture."""
+
+
+def config_problems(configs: Mapping[str, Path], architecture: Architecture | None) -> list[str]:
+    """Name each value in which a config contradicts the weights, with both values.
+
+    Raises InputError for a config that is no JSON object.
+    """
+    problems = []
+    for part, path in configs.items():
+        found = getattr(architecture, part, None)
+        config = read_json(path, "a part's configuration")
+        for stated, inferred in FIELDS[part].items():
+            says, is_ = config.get(stated), getattr(found, inferred, None)
+            if says is not None and is_ is not None and not _agree(says, is_):
+                problems.append(
+                    f"{part}: {path} says {stated} {says}, the weights and their family say {is_}"
+                )
+    return problems
+
+
+def _agree(says: Any, is_: Any) -> bool:
+    """One number stands for the same number at every level."""
+    levels = len(is_) if isinstance(is_, tuple) else 1
+    mine = list(is_) if isinstance(is_, tuple) else [is_]
+    theirs = says if isinstance(says, list) else [says] * levels
+    return mine == (theirs if len(theirs) == levels else theirs * levels)
