@@ -1,12 +1,17 @@
 """`sdconv export`: a checkpoint and its LoRAs become a bundle."""
 
+from __future__ import annotations
+
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sdconv import model_options
+
+if TYPE_CHECKING:
+    from converter.bundle import Bundle
 
 
 class Format(StrEnum):
@@ -47,38 +52,51 @@ def export(
     ] = False,
 ) -> None:
     """Export a checkpoint (and LoRAs) to weightless-made ONNX graphs with weights beside them."""
+    from converter.downloads.fetch import local_adapter, local_path
     from converter.export import AdapterChoice, ExportRequest
     from converter.export import export as run
-    from sdconv.console import out, progress_bar
+    from sdconv.console import progress_bar
 
-    parts = {
-        "unet": unet,
-        "vae": vae,
-        "text_encoder": text_encoder,
-        "text_encoder_2": text_encoder_2,
-    }
-    request = ExportRequest(
-        checkpoint=checkpoint,
-        output=output,
-        adapters=tuple(AdapterChoice.parse(text) for text in lora or ()),
-        profile=profile,
-        batch=batch,
-        components=tuple(components.split(",")) if components else None,
-        allow_unused=allow_unused,
-        parts={part: path for part, path in parts.items() if path is not None},
-        variant=variant,
-        ema=ema,
-    )
     with progress_bar() as progress:
+
+        def fetched(text: str) -> Path:
+            return local_path(text, variant, progress)
+
+        parts = {
+            "unet": unet,
+            "vae": vae,
+            "text_encoder": text_encoder,
+            "text_encoder_2": text_encoder_2,
+        }
+        request = ExportRequest(
+            checkpoint=None if checkpoint is None else fetched(checkpoint),
+            output=output,
+            adapters=tuple(
+                AdapterChoice.parse(local_adapter(text, progress)) for text in lora or ()
+            ),
+            profile=profile,
+            batch=batch,
+            components=tuple(components.split(",")) if components else None,
+            allow_unused=allow_unused,
+            parts={part: fetched(text) for part, text in parts.items() if text is not None},
+            variant=variant,
+            ema=ema,
+        )
         bundle = run(request, progress)
         if format_ != Format.onnx:
             from converter.torchscript import export_torchscript
 
             export_torchscript(bundle, progress)
+    _report(bundle)
+
+
+def _report(bundle: Bundle) -> None:
+    from sdconv.console import out
+
     for component in bundle.components.values():
         size = component.weights_bytes / 1e6
         out.print(
-            f"{output / component.graph}: {component.parameters / 1e6:.1f} M parameters, "
+            f"{bundle.folder / component.graph}: {component.parameters / 1e6:.1f} M parameters, "
             f"{size:.0f} MB",
             highlight=False,
             soft_wrap=True,
@@ -91,4 +109,4 @@ def export(
             highlight=False,
             soft_wrap=True,
         )
-    out.print(f"bundle: {output}", highlight=False, soft_wrap=True)
+    out.print(f"bundle: {bundle.folder}", highlight=False, soft_wrap=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -16,16 +15,19 @@ if TYPE_CHECKING:
 
 
 def inspect(
-    file: Annotated[Path, typer.Argument(help="A checkpoint, a part of one, or a LoRA.")],
+    file: Annotated[str, typer.Argument(help="A checkpoint, a part of one, or a LoRA.")],
     variant: model_options.Variant = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead.")] = False,
 ) -> None:
     """Tell what a file is: kind, family, parts, every hyper-parameter. Reads headers only."""
     from json import dumps
 
+    from converter.downloads.fetch import local_path
     from converter.inspection import inspect as inspect_file
+    from sdconv.console import progress_bar
 
-    found = inspect_file(file, variant)
+    with progress_bar() as progress:
+        found = inspect_file(local_path(file, variant, progress), variant)
     if json:
         typer.echo(dumps(found.to_json(), indent=1))
     else:

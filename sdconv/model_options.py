@@ -1,24 +1,30 @@
-"""The options that name a model's files, shared by the verbs that read one."""
+"""The options that name a model's files, shared by the verbs that read one.
 
-from pathlib import Path
+A file is a path, or an address that is fetched first (`converter.downloads.addresses`).
+"""
+
 from typing import Annotated
 
 import typer
 
 Checkpoint = Annotated[
-    Path | None,
-    typer.Option("-u", "--checkpoint", help="Checkpoint: a file, a shard, a diffusers folder."),
+    str | None,
+    typer.Option(
+        "-u",
+        "--checkpoint",
+        help="Checkpoint: a file, a diffusers folder, an https:// or hf: address.",
+    ),
 ]
 UNet = Annotated[
-    Path | None, typer.Option("--unet", help="UNet to use instead of the checkpoint's.")
+    str | None, typer.Option("--unet", help="UNet to use instead of the checkpoint's.")
 ]
-Vae = Annotated[Path | None, typer.Option("--vae", help="VAE to use instead of the checkpoint's.")]
+Vae = Annotated[str | None, typer.Option("--vae", help="VAE to use instead of the checkpoint's.")]
 TextEncoder = Annotated[
-    Path | None,
+    str | None,
     typer.Option("--text-encoder", help="Text encoder to use instead of the checkpoint's."),
 ]
 TextEncoder2 = Annotated[
-    Path | None, typer.Option("--text-encoder-2", help="The same for SDXL's second one.")
+    str | None, typer.Option("--text-encoder-2", help="The same for SDXL's second one.")
 ]
 Variant = Annotated[
     str | None,

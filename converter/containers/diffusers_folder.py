@@ -5,7 +5,7 @@ or shards with an index, in one or more variants (``diffusion_pytorch_model.fp16
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from converter.checkpoint import Checkpoint, TensorInfo
@@ -15,7 +15,7 @@ PARTS = ("unet", "vae", "text_encoder", "text_encoder_2")
 CONFIG = "config.json"
 
 WEIGHTS = re.compile(
-    r"(diffusion_pytorch_model|model|pytorch_model)"
+    r"(?P<stem>diffusion_pytorch_model|model|pytorch_model)"
     r"(?:\.(?P<file_variant>\w+))?\.(?P<end>safetensors|bin)"
     r"(?P<index>\.index(?:\.(?P<index_variant>\w+))?\.json)?"
 )
@@ -31,9 +31,9 @@ def open_folder(folder: Path, variant: str | None) -> Checkpoint:
     InputError when there are no weights, or nowhere in the variant asked for.
     """
     parts = {part: folder / part for part in PARTS if (folder / part).is_dir()}
-    found = {part: there for part, path in parts.items() if (there := _variants(path))}
+    found = {part: there for part, path in parts.items() if (there := _weights(path))}
     if not found:
-        return _open_part(folder, variant, _variants(folder))
+        return _open_part(folder, variant, _weights(folder))
     if variant is not None and not any(variant in there for there in found.values()):
         raise InputError(_no_variant(folder, variant, found.values()))
     tensors: dict[str, TensorInfo] = {}
@@ -48,7 +48,7 @@ def open_folder(folder: Path, variant: str | None) -> Checkpoint:
     return Checkpoint(folder, tensors, container=container, configs=configs)
 
 
-def _open_part(folder: Path, variant: str | None, found: dict[str, Path]) -> Checkpoint:
+def _open_part(folder: Path, variant: str | None, found: Mapping[str, str]) -> Checkpoint:
     from converter.containers.registry import open_container
 
     if not found:
@@ -58,26 +58,39 @@ def _open_part(folder: Path, variant: str | None, found: dict[str, Path]) -> Che
         )
     if variant is not None and variant not in found:
         raise InputError(_no_variant(folder, variant, [found]))
-    chosen = variant or (FULL if FULL in found else next(iter(found)))
-    opened = open_container(found[chosen])
+    chosen = choose_variant(found, variant)
+    opened = open_container(folder / found[chosen])
     words = opened.container if chosen == FULL else f"{opened.container}, variant {chosen}"
     return Checkpoint(folder, opened.tensors, container=words)
 
 
-def _variants(folder: Path) -> dict[str, Path]:
-    """Variant -> its weights or their index; safetensors before pickles, an index before a file."""
-    found: dict[str, tuple[bool, bool, Path]] = {}
-    for path in sorted(folder.iterdir()):
-        match = WEIGHTS.fullmatch(path.name)
-        if match is None:
-            continue
-        variant = match["file_variant"] or match["index_variant"] or FULL
-        rank = (match["end"] == "safetensors", match["index"] is not None, path)
-        found[variant] = max(rank, found.get(variant, rank))
-    return {variant: path for variant, (_, _, path) in found.items()}
+def _weights(folder: Path) -> dict[str, str]:
+    return variants(path.name for path in folder.iterdir())
 
 
-def _no_variant(folder: Path, variant: str, found: Iterable[dict[str, Path]]) -> str:
+def variants(names: Iterable[str]) -> dict[str, str]:
+    """Variant -> file name of its weights or their index, of the names in a part's folder.
+
+    Safetensors go before pickles, an index before a single file.
+    """
+    found: dict[str, tuple[bool, bool, str]] = {}
+    for name in sorted(names):
+        match = WEIGHTS.fullmatch(name)
+        if match is not None:
+            variant = match["file_variant"] or match["index_variant"] or FULL
+            rank = (match["end"] == "safetensors", match["index"] is not None, name)
+            found[variant] = max(rank, found.get(variant, rank))
+    return {variant: name for variant, (_, _, name) in found.items()}
+
+
+def choose_variant(found: Mapping[str, str], variant: str | None) -> str:
+    """The variant asked for where it is there, else full precision, else what there is."""
+    if variant is not None and variant in found:
+        return variant
+    return FULL if FULL in found else next(iter(found))
+
+
+def _no_variant(folder: Path, variant: str, found: Iterable[Mapping[str, str]]) -> str:
     there = sorted({name for variants in found for name in variants} - {FULL})
     advice = f"choose from {', '.join(there)}, or leave --variant out" if there else "leave it out"
     return f"{folder}: no weights of variant {variant!r} in it: {advice}"

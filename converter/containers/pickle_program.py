@@ -17,7 +17,7 @@ from typing import IO, Any
 LARGEST_PROGRAM = 16_000_000
 """Bytes. The program of a full Stable Diffusion 1.x checkpoint has 0.3 million."""
 
-MOST_INSTRUCTIONS = 1_000_000
+MOST_INSTRUCTIONS = 500_000
 """Beyond this a reader would wait seconds; a full training checkpoint has 0.2 million."""
 
 
