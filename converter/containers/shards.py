@@ -51,7 +51,7 @@ def open_index(path: Path) -> Checkpoint:
     if not isinstance(places, dict) or not all(isinstance(v, str) for v in places.values()):
         raise InputError(f"{path}: not an index of shards: no 'weight_map' of file names in it")
     for name in set(places.values()):
-        if Path(name).name != name or "\\" in name:
+        if name in ("", ".", "..") or "/" in name or "\\" in name:
             raise InputError(
                 f"{path}: shard {name!r} does not lie beside its index: such an index is not "
                 "followed; download the checkpoint again from a source that you trust"

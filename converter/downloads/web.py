@@ -52,13 +52,14 @@ class WebDownloads:
         place = self.folder / hashlib.sha256(file.url.encode()).hexdigest()[:16]
         place.mkdir(parents=True, exist_ok=True)
         final = place / file.name
+        variable = self.tokens.get(file.host)
         with FileLock(place / ".lock"):
             if file.sha256 is not None and final.is_file() and sha256_of(final) == file.sha256:
                 progress(Event(f"fetch {file.name}", 1.0, f"{file.name}: reused, same sha256"))
                 return final
             try:
                 with self._client() as client:
-                    _Download(file, final, client, self._headers(file), progress).run()
+                    _Download(file, final, client, self._headers(file), progress, variable).run()
             except httpx2.HTTPError as e:
                 raise InputError(
                     f"{file.url}: the connection failed ({type(e).__name__}): check the address "
@@ -99,6 +100,7 @@ class _Download:
     client: "httpx2.Client"
     headers: Mapping[str, str]
     progress: Progress
+    token_variable: str | None
 
     def run(self) -> None:
         part, record = (self.final.with_name(f".{self.final.name}.{e}") for e in ("part", "json"))
@@ -128,8 +130,8 @@ class _Download:
     def _refuse(self, response: "httpx2.Response") -> None:
         if response.is_success:
             return
-        variable = TOKENS.get(self.file.host, "")
-        advice = f"put a token into {variable}, or " if variable else ""
+        variable = self.token_variable
+        advice = "" if variable is None else f"put a token into {variable}, or "
         raise InputError(
             f"{self.file.url}: the server answered {response.status_code} "
             f"{response.reason_phrase}: {advice}check the address in a browser"

@@ -57,10 +57,10 @@ def test_a_container_exports_what_the_single_file_does(
 
 
 def test_one_shard_stands_for_all(sharded: Path, diffusers_bundle: Bundle, tmp_path: Path) -> None:
-    bundle = exported(Files(sharded.with_name("model-00002-of-00004.safetensors")), tmp_path)
+    bundle = exported(Files(sharded.with_name("model-00002-of-00003.safetensors")), tmp_path)
     assert_same_weights(bundle, diffusers_bundle)
     assert [Path(source["path"]).name for source in bundle.sources] == [
-        f"model-0000{n}-of-00004.safetensors" for n in (1, 2, 3, 4)
+        f"model-0000{n}-of-00003.safetensors" for n in (1, 2, 3)
     ]
     assert {source["role"] for source in bundle.sources} == {"checkpoint"}
 

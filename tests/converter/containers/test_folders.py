@@ -88,14 +88,14 @@ def test_an_index_leads_nowhere_else(sharded: Path, tmp_path: Path, name: str) -
 
 def test_an_index_that_disagrees_with_its_shards_is_refused(sharded: Path, tmp_path: Path) -> None:
     first = next(iter(json.loads(sharded.read_text())["weight_map"]))
-    shard = "model-00001-of-00004.safetensors"
+    shard = "model-00001-of-00003.safetensors"
     extra = edited(sharded, tmp_path / "a", lambda places: places.update(extra=shard))
     refused(extra, "disagree on 1 tensors, first 'extra'")
     lacking = edited(sharded, tmp_path / "b", lambda places: places.__delitem__(first))
     refused(lacking, "disagree on 1 tensors")
     (tmp_path / "b" / shard).unlink()
-    refused(lacking, "1 of 4 shards are missing.*00001-of-00004")
-    refused(tmp_path / "b" / "model-00002-of-00004.safetensors", "1 of 4 shards are missing")
+    refused(lacking, "1 of 3 shards are missing.*00001-of-00003")
+    refused(tmp_path / "b" / "model-00002-of-00003.safetensors", "1 of 3 shards are missing")
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_a_damaged_index_is_refused(tmp_path: Path, content: str) -> None:
 
 def test_a_tensor_in_two_shards_is_refused(sharded: Path, tmp_path: Path) -> None:
     shutil.copytree(sharded.parent, tmp_path / "copy")
-    names = [f"model-0000{n}-of-00004.safetensors" for n in (1, 2)]
+    names = [f"model-0000{n}-of-00003.safetensors" for n in (1, 2)]
     shutil.copyfile(*(tmp_path / "copy" / name for name in names))
     refused(tmp_path / "copy" / names[1], "lies in two shards")
 
@@ -118,7 +118,7 @@ def test_a_part_that_is_another_is_refused(small_model: SmallModel, diffusers_fo
     wrong = ModelFiles(small_model.checkpoint, {"unet": diffusers_folder / "vae"})
     with pytest.raises(InputError, match=r"no unet in it.*--unet"):
         wrong.open()
-    with pytest.raises(InputError, match="0 of 686 UNet tensors have an EMA copy"):
+    with pytest.raises(InputError, match="0 of 688 UNet tensors have an EMA copy"):
         ModelFiles(small_model.checkpoint, ema=True).open()
     with pytest.raises(InputError, match="-u"):
         ModelFiles().open()
