@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from converter.checkpoint import Checkpoint, TensorInfo
+from converter.containers.diffusers_folder import CONFIG
 from converter.errors import InputError
 from converter.families.detect import checkpoint_family
 from converter.layouts.ema import EMA, choose_ema, ema_copies
@@ -67,6 +68,11 @@ class ModelFiles:
             base = Checkpoint(next(iter(self.parts.values())), {}, container="separate parts")
         else:
             raise InputError("no checkpoint is given: name one with -u, or parts with --unet FILE")
+        if self.variant is not None and not any(f.path.is_dir() for f in (base, *given.values())):
+            raise InputError(
+                f"--variant {self.variant}: it chooses among the files of a diffusers folder, and "
+                "none is given: leave it out"
+            )
         return assemble(base, given, ema=self.ema)
 
 
@@ -82,12 +88,16 @@ def assemble(
     parts = {**_parts(base), **found}
     whole = _single_file(base, parts)
     has_ema = bool(ema_copies(whole.tensors))
-    configs = {part: path for part, path in base.configs.items() if part not in given}
-    for opened in given.values():
-        configs |= opened.configs
-    whole = replace(choose_ema(whole) if ema else whole, configs=configs)
+    whole = replace(choose_ema(whole) if ema else whole, configs=_configs(base, given))
     spellings = {part: part_found.spelling for part, part_found in parts.items()}
     return Model(whole, spellings, has_ema, _roles(base, given))
+
+
+def _configs(base: Checkpoint, given: Mapping[str, Checkpoint]) -> dict[str, Path]:
+    """The `config.json` of each part that a diffusers folder supplies."""
+    beside = {part: opened.path / CONFIG for part, opened in given.items()}
+    configs = {part: path for part, path in base.configs.items() if part not in given}
+    return configs | {part: path for part, path in beside.items() if path.is_file()}
 
 
 def _roles(base: Checkpoint, given: Mapping[str, Checkpoint]) -> dict[Path, str]:

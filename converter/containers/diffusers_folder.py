@@ -92,5 +92,8 @@ def choose_variant(found: Mapping[str, str], variant: str | None) -> str:
 
 def _no_variant(folder: Path, variant: str, found: Iterable[Mapping[str, str]]) -> str:
     there = sorted({name for variants in found for name in variants} - {FULL})
-    advice = f"choose from {', '.join(there)}, or leave --variant out" if there else "leave it out"
-    return f"{folder}: no weights of variant {variant!r} in it: {advice}"
+    listed = f"it has {', '.join(there)}" if there else "it has none"
+    return (
+        f"{folder}: no weights of variant {variant!r}: {listed}: leave --variant out, or name the "
+        "weight file itself"
+    )

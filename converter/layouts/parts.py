@@ -20,7 +20,7 @@ Names = Mapping[str, str]
 
 @dataclass(frozen=True)
 class Spelling:
-    """One way of naming a part: `marker` begins a name that every such part has."""
+    """One way of naming a part: `marker` is a tensor that every such part has."""
 
     marker: str
     translate: Callable[[Collection[str]], Names]
@@ -32,29 +32,32 @@ def _as_they_are(names: Collection[str]) -> Names:
 
 
 def _below(prefix: str) -> Callable[[Collection[str]], Names]:
-    return lambda names: {name: prefix + name for name in names}
+    """Put a prefix before a text encoder's names; a whole CLIP's other half is left."""
+    return lambda names: {n: prefix + n for n in names if not n.startswith(PICTURE_ENCODER)}
 
 
-ORIGINAL, DIFFUSERS = "original names", "diffusers names"
+PICTURE_ENCODER = ("vision_model.", "visual.", "visual_projection.", "logit_scale")
+ORIGINAL, DIFFUSERS, TRANSFORMERS = "original names", "diffusers names", "transformers names"
+TOKENS = "embeddings.token_embedding.weight"
 
 SPELLINGS = {
     "unet": (
-        Spelling("input_blocks.0.0.", _as_they_are, ORIGINAL),
-        Spelling("down_blocks.0.resnets.", original_unet_names, DIFFUSERS),
+        Spelling("input_blocks.0.0.weight", _as_they_are, ORIGINAL),
+        Spelling("down_blocks.0.resnets.0.conv1.weight", original_unet_names, DIFFUSERS),
     ),
     "vae": (
-        Spelling("decoder.up.0.", _as_they_are, ORIGINAL),
-        Spelling("decoder.up_blocks.0.", original_vae_names, DIFFUSERS),
-        Spelling("encoder.down.0.", _as_they_are, ORIGINAL),
-        Spelling("encoder.down_blocks.0.", original_vae_names, DIFFUSERS),
+        Spelling("decoder.up.0.block.0.conv1.weight", _as_they_are, ORIGINAL),
+        Spelling("encoder.down.0.block.0.conv1.weight", _as_they_are, ORIGINAL),
+        Spelling("decoder.up_blocks.0.resnets.0.conv1.weight", original_vae_names, DIFFUSERS),
+        Spelling("encoder.down_blocks.0.resnets.0.conv1.weight", original_vae_names, DIFFUSERS),
     ),
     "text_encoder": (
-        Spelling("transformer.text_model.embeddings.", _as_they_are, ORIGINAL),
-        Spelling("transformer.embeddings.", _as_they_are, ORIGINAL),
-        Spelling("model.transformer.resblocks.0.", _as_they_are, ORIGINAL),
-        Spelling("text_model.embeddings.", _below("transformer."), "transformers names"),
-        Spelling("embeddings.", _below("transformer.text_model."), "transformers names"),
-        Spelling("transformer.resblocks.0.", _below("model."), "OpenCLIP names"),
+        Spelling(f"transformer.text_model.{TOKENS}", _as_they_are, ORIGINAL),
+        Spelling(f"transformer.{TOKENS}", _as_they_are, ORIGINAL),
+        Spelling("model.token_embedding.weight", _as_they_are, ORIGINAL),
+        Spelling(f"text_model.{TOKENS}", _below("transformer."), TRANSFORMERS),
+        Spelling(TOKENS, _below("transformer.text_model."), TRANSFORMERS),
+        Spelling("token_embedding.weight", _below("model."), "OpenCLIP names"),
     ),
 }
 SPELLINGS["text_encoder_2"] = SPELLINGS["text_encoder"]
@@ -106,14 +109,11 @@ def find_part(tensors: Mapping[str, TensorInfo], part: str) -> Part | None:
         return None
     for prefix in PREFIXES[part]:
         for spelling in SPELLINGS[part]:
-            if any(name.startswith(prefix + spelling.marker) for name in tensors):
-                mine = {
-                    name.removeprefix(prefix): info
-                    for name, info in tensors.items()
-                    if name.startswith(prefix)
-                }
+            if prefix + spelling.marker in tensors:
+                length = len(prefix)
+                mine = {n[length:]: info for n, info in tensors.items() if n.startswith(prefix)}
                 names = spelling.translate(mine)
-                return Part({names[n]: info for n, info in mine.items()}, spelling.words)
+                return Part({names[n]: mine[n] for n in names}, spelling.words)
     return None
 
 

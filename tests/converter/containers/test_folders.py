@@ -46,7 +46,7 @@ def test_only_the_variant_there_is_taken(diffusers_folder: Path, tmp_path: Path)
     full = "diffusion_pytorch_model.safetensors"
     shutil.copytree(diffusers_folder / "vae", tmp_path / "vae", ignore=shutil.ignore_patterns(full))
     assert "variant fp16" in Checkpoint.open(tmp_path).container
-    refused(tmp_path, "no weights of variant 'bf16'.*fp16", "bf16")
+    refused(tmp_path, "no weights of variant 'bf16'.*it has fp16", "bf16")
 
 
 def test_a_config_that_contradicts_the_weights_is_named_with_both(
@@ -120,6 +120,8 @@ def test_a_part_that_is_another_is_refused(small_model: SmallModel, diffusers_fo
         wrong.open()
     with pytest.raises(InputError, match="0 of 688 UNet tensors have an EMA copy"):
         ModelFiles(small_model.checkpoint, ema=True).open()
+    with pytest.raises(InputError, match="--variant fp16: it chooses"):
+        ModelFiles(small_model.checkpoint, variant="fp16").open()
     with pytest.raises(InputError, match="-u"):
         ModelFiles().open()
 
