@@ -109,7 +109,7 @@ def _legacy_storages(
     """Walk over the storages: each is 8 bytes of length in elements, then the elements."""
     storages: dict[str, tuple[int, int]] = {}
     for key in keys if isinstance(keys, list) else []:
-        if key not in widths:
+        if not isinstance(key, str) or key not in widths:
             raise ProgramError("it has storages of tensors outside the state dict")
         count = int.from_bytes(_bytes(file, begin, 8), "little")
         storages[key] = begin + 8, count * widths[key]

@@ -11,7 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from converter.checkpoint import DTYPES, TensorInfo
-from converter.containers.pickle_program import Global, PersistentId, Placeholder
+from converter.containers.pickle_program import (
+    Global,
+    PersistentId,
+    Placeholder,
+    ProgramError,
+)
 from converter.errors import InputError
 
 STORAGES = {
@@ -61,7 +66,10 @@ class StoredTensor:
 
 
 def build(function: Global, arguments: tuple[Any, ...]) -> object:
-    """Give a call its meaning; a `Placeholder` for everything that is neither tensor nor dict."""
+    """Give a call its meaning; a `Placeholder` for everything that is neither tensor nor dict.
+
+    Raises ProgramError for a tensor that is not described as torch does.
+    """
     made: object = None
     if function == Global("collections", "OrderedDict"):
         made = {} if not arguments else None
@@ -73,28 +81,28 @@ def build(function: Global, arguments: tuple[Any, ...]) -> object:
     return Placeholder(function) if made is None else made
 
 
-def _tensor(function: str, arguments: tuple[Any, ...]) -> StoredTensor | None:
+def _tensor(function: str, arguments: tuple[Any, ...]) -> StoredTensor:
     if len(arguments) < 4:
-        return None
+        raise ProgramError(f"a call of {function} with {len(arguments)} arguments")
     reference, offset, shape, strides = arguments[:4]
+    numbers = _naturals(shape) and _naturals(strides) and _naturals((offset,))
+    if not numbers or len(shape) != len(strides):
+        raise ProgramError("a tensor whose shape, strides or offset are no whole numbers")
     storage = _storage(reference)
-    whole = _naturals(shape) and _naturals(strides) and _naturals((offset,))
-    if storage is None or not whole or len(shape) != len(strides):
-        return None
     dtype = STORAGES.get(storage.kind)
     if function.endswith("v3") and len(arguments) > 6 and isinstance(arguments[6], Global):
         dtype = UNTYPED.get(arguments[6].name)
     return StoredTensor(storage, dtype, offset, shape, strides)
 
 
-def _storage(reference: object) -> Storage | None:
+def _storage(reference: object) -> Storage:
     value = reference.value if isinstance(reference, PersistentId) else None
-    if not isinstance(value, tuple) or len(value) < 5 or value[0] != "storage":
-        return None
-    kind, key, count = value[1], value[2], value[4]
-    if isinstance(kind, Global) and isinstance(key, str) and _naturals((count,)):
-        return Storage(kind.name, key, count)
-    return None
+    if isinstance(value, tuple) and len(value) >= 5 and value[0] == "storage":
+        kind, key, count, *view = value[1], value[2], *value[4:]
+        whole = not view or view[0] is None  # before torch 0.4 a storage could be part of another
+        if isinstance(kind, Global) and isinstance(key, str) and _naturals((count,)) and whole:
+            return Storage(kind.name, key, count)
+    raise ProgramError("a tensor without a storage of its own")
 
 
 def _naturals(values: object) -> bool:
