@@ -69,7 +69,7 @@ class Checkpoint:
     """Named tensors at places in files, which are memory-mapped on first read.
 
     `container` says in a user's words what they came in; `configs` maps parts ("unet") to the
-    `config.json` that lay beside their weights.
+    `config.json` that lay beside their weights, "scheduler" to the scheduler's.
     """
 
     path: Path

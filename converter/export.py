@@ -21,7 +21,6 @@ from converter.bundle import GRAPH_FILE, WEIGHTS_FILE, Bundle, BundleComponent
 from converter.components import COMPONENTS, PART_OF, available, interface, rules
 from converter.errors import InputError
 from converter.families import sd15
-from converter.families.detect import prediction_type
 from converter.families.rules import TensorRule
 from converter.files import blake3_of, replacing, require_space, sha256_of
 from converter.inspection import inspect_model
@@ -96,12 +95,13 @@ class ExportRequest:
 
 @dataclass(frozen=True)
 class _Source:
-    """A checked model: its tensors, architecture, tables, and the components to export."""
+    """A checked model: its tensors, architecture, tables, the components to export."""
 
     model: Model
     architecture: Architecture
     tables: Mapping[str, list[TensorRule]]
     components: tuple[str, ...]
+    prediction: str
 
     def contents(self) -> Mapping[Path, str]:
         """Hash every file that these components are read from."""
@@ -183,7 +183,7 @@ def _open_source(request: ExportRequest) -> _Source:
         )
     prefix = sd15.text_prefix(tensors)
     tables = {c: rules(c, architecture, prefix) for c in available(architecture)}
-    return _Source(model, architecture, tables, components)
+    return _Source(model, architecture, tables, components, found.prediction[0])
 
 
 def _advice(kind: str) -> str:
@@ -288,7 +288,7 @@ def _bundle(
         architecture=source.architecture.to_json(),
         profile=profile.name,
         batch=request.batch,
-        prediction_type=prediction_type(source.model.file.tensors, source.architecture.family)[0],
+        prediction_type=source.prediction,
         components={},
         sources=[
             {

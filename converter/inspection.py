@@ -13,7 +13,7 @@ from converter.checkpoint import Checkpoint, TensorInfo
 from converter.components import COMPONENTS, PART_OF, available, rules
 from converter.families import sd15
 from converter.families.detect import checkpoint_family, prediction_type
-from converter.layouts.configs import config_problems
+from converter.layouts.configs import config_problems, stated_prediction
 from converter.layouts.parts import OPTIONS
 from converter.model_files import Model, assemble
 
@@ -49,7 +49,8 @@ class ComponentFacts:
         """Summarise these tensors; the dtype is the one that holds most numbers."""
         counts: Counter[str] = Counter()
         for info in tensors.values():
-            counts[info.dtype] += info.parameters
+            scaled = "" if info.scale is None else ", scaled"
+            counts[info.dtype + scaled] += info.parameters
         dtype = counts.most_common(1)[0][0] if counts else None
         return cls(bool(tensors), counts.total(), dtype)
 
@@ -144,7 +145,8 @@ def inspect_model(model: Model) -> Inspection:
         family = checkpoint_family(tensors)
         components = _components(tensors) if kind in ("checkpoint", *OPTIONS) else {}
         architecture = infer_architecture(tensors, family)
-        prediction = prediction_type(tensors, family)
+        stated = stated_prediction(model.file.configs)
+        prediction = stated or prediction_type(tensors, family)
     problems = tensor_problems(tensors, architecture) if kind != "lora" else []
     return Inspection(
         path=model.file.path,

@@ -39,7 +39,10 @@ def _print(found: Inspection) -> None:
 
     from sdconv.console import out
 
-    out.print(f"{found.path}: {found.kind}, family {found.family}, {found.bytes / 1e6:.1f} MB")
+    out.print(
+        f"{found.path}: {found.kind}, family {found.family}, {found.bytes / 1e6:.1f} MB",
+        soft_wrap=True,
+    )
     for line in _files(found):
         out.print(line, markup=False, soft_wrap=True)
     if found.adapter is not None:

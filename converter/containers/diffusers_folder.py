@@ -43,6 +43,7 @@ def open_folder(folder: Path, variant: str | None) -> Checkpoint:
         tensors |= {f"{part}/{name}": info for name, info in opened.tensors.items()}
         words.append(f"{part}: {opened.container}")
     files = {part: parts[part] / CONFIG for part in found}
+    files["scheduler"] = folder / "scheduler" / "scheduler_config.json"
     configs = {part: file for part, file in files.items() if file.is_file()}
     container = f"diffusers folder ({'; '.join(words)})"
     return Checkpoint(folder, tensors, container=container, configs=configs)

@@ -48,13 +48,22 @@ def config_problems(configs: Mapping[str, Path], architecture: Architecture | No
     for part, path in configs.items():
         found = getattr(architecture, part, None)
         config = read_json(path, "a part's configuration")
-        for stated, inferred in FIELDS[part].items():
+        for stated, inferred in FIELDS.get(part, {}).items():
             says, is_ = config.get(stated), getattr(found, inferred, None)
             if says is not None and is_ is not None and not _agree(says, is_):
                 problems.append(
                     f"{part}: {path} says {stated} {says}, the weights and their family say {is_}"
                 )
     return problems
+
+
+def stated_prediction(configs: Mapping[str, Path]) -> tuple[str, str] | None:
+    """What the scheduler's config says that the UNet predicts, and where; None if it does not."""
+    path = configs.get("scheduler")
+    if path is None:
+        return None
+    value = read_json(path, "a scheduler's configuration").get("prediction_type")
+    return (value, f"{path} says so") if value in ("epsilon", "v_prediction") else None
 
 
 def _agree(says: Any, is_: Any) -> bool:

@@ -64,6 +64,18 @@ def test_a_config_that_contradicts_the_weights_is_named_with_both(
         inspect(tmp_path)
 
 
+def test_the_schedulers_config_decides_the_prediction_type(
+    diffusers_folder: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(diffusers_folder / "unet", tmp_path / "unet")
+    path = tmp_path / "scheduler" / "scheduler_config.json"
+    path.parent.mkdir()
+    path.write_text('{"prediction_type": "v_prediction"}')
+    assert inspect(tmp_path).prediction == ("v_prediction", f"{path} says so")
+    path.write_text("{}")
+    assert inspect(tmp_path).prediction[0] == "epsilon"
+
+
 def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
     refused(tmp_path, "a folder without weights")
     (tmp_path / "unet").mkdir()
@@ -99,7 +111,7 @@ def test_an_index_that_disagrees_with_its_shards_is_refused(sharded: Path, tmp_p
 
 
 @pytest.mark.parametrize(
-    "content", ["", "[]", "{}", '{"weight_map": 3}', '{"weight_map": {"a": 1}}']
+    "content", ["", "[]", "{}", '{"weight_map": 3}', '{"weight_map": {"a": 1}}', "[" * 200_000]
 )
 def test_a_damaged_index_is_refused(tmp_path: Path, content: str) -> None:
     path = tmp_path / "model.safetensors.index.json"
