@@ -43,6 +43,7 @@ class TensorInfo:
 
     `strides`, in elements, is given where the elements are not in row-major order. `scale` is
     the place of a factor (one number, or one per row) by which scaled float8 is multiplied.
+    A tensor with `stack` is those, one below the other; its own place is then the first one's.
     """
 
     dtype: str
@@ -52,14 +53,22 @@ class TensorInfo:
     file: Path = Path()
     strides: tuple[int, ...] | None = None
     scale: "TensorInfo | None" = None
+    stack: "tuple[TensorInfo, ...]" = ()
 
     @property
     def parameters(self) -> int:
         """Number of elements."""
         return math.prod(self.shape)
 
+    @property
+    def places(self) -> "tuple[TensorInfo, ...]":
+        """What is read for this tensor: its stack, or itself."""
+        return self.stack or (self,)
+
     def content(self, contents: Mapping[Path, str]) -> list[object]:
         """What the values depend on, as JSON; `contents` maps each file to its hash."""
+        if self.stack:
+            return [part.content(contents) for part in self.stack]
         scale = None if self.scale is None else self.scale.content(contents)
         return [contents[self.file], self.begin, self.dtype, self.shape, self.strides, scale]
 
@@ -96,7 +105,8 @@ class Checkpoint:
     @property
     def files(self) -> list[Path]:
         """Every file that holds a tensor, in the order of the table."""
-        return list(dict.fromkeys(info.file for info in self.tensors.values()))
+        places = (place for info in self.tensors.values() for place in info.places)
+        return list(dict.fromkeys(place.file for place in places))
 
     def position(self, name: str) -> tuple[Path, int]:
         """A sort key: in this order, every file is read from its beginning to its end."""
@@ -104,8 +114,16 @@ class Checkpoint:
         return info.file, info.begin
 
     def read(self, name: str) -> Array:
-        """One tensor: a read-only view of the file, or float32 where it has to be descaled."""
-        info = self.tensors[name]
+        """One tensor: a read-only view of the file, or a new array where it is put together.
+
+        A scaled tensor is float32.
+        """
+        first, *others = self.tensors[name].places
+        if not others:
+            return self._values(first)
+        return np.concatenate([self._values(place) for place in (first, *others)])
+
+    def _values(self, info: TensorInfo) -> Array:
         stored = self._view(info)
         if info.scale is None:
             return stored
@@ -128,7 +146,7 @@ class Checkpoint:
 
     def release(self, name: str) -> None:
         """Give the pages of one tensor back to the system; reading it again is allowed."""
-        info = self.tensors[name]
-        if info.file in self._maps:
-            first = info.begin // mmap.PAGESIZE * mmap.PAGESIZE
-            self._maps[info.file].madvise(mmap.MADV_DONTNEED, first, info.end - first)
+        for place in self.tensors[name].places:
+            if place.file in self._maps:
+                first = place.begin // mmap.PAGESIZE * mmap.PAGESIZE
+                self._maps[place.file].madvise(mmap.MADV_DONTNEED, first, place.end - first)

@@ -106,8 +106,9 @@ class _Source:
     def contents(self) -> Mapping[Path, str]:
         """Hash every file that these components are read from."""
         tensors = self.model.file.tensors
-        used = (tensors[rule.source].file for c in self.components for rule in self.tables[c])
-        return {file: blake3_of(file) for file in dict.fromkeys(used)}
+        names = (rule.source for component in self.components for rule in self.tables[component])
+        used = self.model.file.with_tensors({name: tensors[name] for name in names})
+        return {file: blake3_of(file) for file in used.files}
 
 
 @dataclass(frozen=True)

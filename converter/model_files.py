@@ -13,7 +13,7 @@ from converter.containers.diffusers_folder import CONFIG
 from converter.errors import InputError
 from converter.families.detect import checkpoint_family
 from converter.layouts.ema import EMA, choose_ema, ema_copies
-from converter.layouts.parts import OPTIONS, Part, find_part, homes, require_part
+from converter.layouts.parts import OPTIONS, Part, at_home, find_part, homes, require_part
 
 SINGLE_FILE = (
     "model.diffusion_model.",
@@ -133,11 +133,12 @@ def _single_file(base: Checkpoint, parts: Mapping[str, Part]) -> Checkpoint:
         return base
     whole_file = any(name.startswith(SINGLE_FILE) for name in base.tensors)
     table: dict[str, TensorInfo] = dict(base.tensors) if whole_file else {}
-    for part, home in homes(_family(table, parts)).items():
+    family = _family(table, parts)
+    for part, home in homes(family).items():
         if part in parts:
             replaced = (home, EMA) if part == "unet" else (home,)
             table = {n: info for n, info in table.items() if not n.startswith(replaced)}
-            table |= {home + n: info for n, info in parts[part].tensors.items()}
+            table |= {home + n: info for n, info in at_home(part, parts[part], family).items()}
     return base.with_tensors(table)
 
 

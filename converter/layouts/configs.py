@@ -10,6 +10,7 @@ from typing import Any
 
 from converter.architecture import Architecture
 from converter.files import read_json
+from converter.layouts.parts import LAST_LAYER_CUT
 
 FIELDS = {
     "unet": {
@@ -44,15 +45,20 @@ def config_problems(configs: Mapping[str, Path], architecture: Architecture | No
 
     Raises InputError for a config that is no JSON object.
     """
+    if architecture is None:
+        return []
     problems = []
     for part, path in configs.items():
         found = getattr(architecture, part, None)
         config = read_json(path, "a part's configuration")
         for stated, inferred in FIELDS.get(part, {}).items():
             says, is_ = config.get(stated), getattr(found, inferred, None)
+            if inferred == "layers" and is_ and (architecture.family, part) in LAST_LAYER_CUT:
+                is_ -= 1
             if says is not None and is_ is not None and not _agree(says, is_):
                 problems.append(
-                    f"{part}: {path} says {stated} {says}, the weights and their family say {is_}"
+                    f"{part}: {path} says {stated} {says!r:.80}, the weights and their family "
+                    f"say {is_!r}"
                 )
     return problems
 
@@ -68,7 +74,7 @@ def stated_prediction(configs: Mapping[str, Path]) -> tuple[str, str] | None:
 
 def _agree(says: Any, is_: Any) -> bool:
     """One number stands for the same number at every level."""
-    levels = len(is_) if isinstance(is_, tuple) else 1
-    mine = list(is_) if isinstance(is_, tuple) else [is_]
-    theirs = says if isinstance(says, list) else [says] * levels
-    return mine == (theirs if len(theirs) == levels else theirs * levels)
+    values = [list(v) if isinstance(v, list | tuple) else [v] for v in (says, is_)]
+    levels = max(map(len, values))
+    theirs, mine = (v * levels if len(v) == 1 else v for v in values)
+    return theirs == mine

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from converter.checkpoint import Checkpoint, TensorInfo
 from converter.errors import InputError
+from converter.layouts.openclip_names import openclip_tensors
 from converter.layouts.unet_names import original_unet_names
 from converter.layouts.vae_names import original_vae_names
 
@@ -78,6 +79,16 @@ OPTIONS = {
 }
 """Part -> the option that supplies it."""
 
+OPENCLIP = {
+    ("sd2", "text_encoder"),
+    ("sdxl", "text_encoder_2"),
+    ("sdxl-refiner", "text_encoder_2"),
+}
+"""Text encoders whose original names are OpenCLIP's."""
+
+LAST_LAYER_CUT = (("sd2", "text_encoder"),)
+"""Those that diffusers stores without their last layer, on which no output depends."""
+
 OTHER_NETWORKS = ("controlnet_cond_embedding.", "input_hint_block.", "controlnet_down_blocks.")
 """Names that a ControlNet has beside those of half a UNet."""
 
@@ -101,6 +112,18 @@ def homes(family: str) -> Mapping[str, str]:
     elif family == "sdxl-refiner":
         text = {"text_encoder_2": "conditioner.embedders.0."}
     return {"unet": "model.diffusion_model.", "vae": "first_stage_model.", **text}
+
+
+def at_home(part: str, found: Part, family: str) -> Mapping[str, TensorInfo]:
+    """The part's tensors without its home's prefix, under the names of the family's own files.
+
+    Where these are OpenCLIP's, transformers' are translated: SD2's encoder, the second of SDXL.
+    """
+    if found.spelling != TRANSFORMERS or (family, part) not in OPENCLIP:
+        return found.tensors
+    names = {name.removeprefix("transformer."): info for name, info in found.tensors.items()}
+    translated = openclip_tensors(names, last_layer_cut=(family, part) in LAST_LAYER_CUT)
+    return {f"model.{name}": info for name, info in translated.items()}
 
 
 def find_part(tensors: Mapping[str, TensorInfo], part: str) -> Part | None:
