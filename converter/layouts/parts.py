@@ -3,7 +3,7 @@
 A part's *home* is its prefix in the original single-file layout. What a file holds is found by
 marker names: with the home's prefix or another tool's or none, and under the original names or
 under diffusers' and transformers'. A text encoder keeps transformers' names below its home, where
-CompVis' files keep them too.
+CompVis' files keep them too, except where the family's files have OpenCLIP's.
 """
 
 from collections.abc import Callable, Collection, Mapping
