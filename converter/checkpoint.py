@@ -1,27 +1,21 @@
-"""A checkpoint file: named tensors, opened by reading the header alone.
+"""A checkpoint: named tensors and where each one's bytes lie, whatever container they came in.
 
-Format: https://huggingface.co/docs/safetensors (8 bytes little-endian header length, a JSON
-header of names, dtypes, shapes and byte ranges, then the bytes). It is parsed here and not by the
-`safetensors` package because exporting needs each tensor's place in the file: to read in file
-order, to give pages back to the system after use, and to say exactly what a damaged header says.
+Every container (`converter.containers`) is read to the same thing, a table from names to
+places in files. Renaming, joining parts, choosing EMA copies and descaling float8 are changes to
+that table; only `Checkpoint.read` touches the bytes, one memory-mapped tensor at a time.
 """
 
-import json
+import math
 import mmap
-import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 
-from converter.errors import InputError
 from converter.weights import Array
-
-LARGEST_HEADER = 100_000_000
-"""Bytes; the format's own limit."""
 
 DTYPES: dict[str, np.dtype[Any]] = {
     "F64": np.dtype(np.float64),
@@ -40,142 +34,101 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "U8": np.dtype(np.uint8),
     "BOOL": np.dtype(np.bool_),
 }
+"""Dtypes under the names of the safetensors format; values are little-endian."""
 
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """What the header says of one tensor. `begin` and `end` are byte positions in the file."""
+    """One tensor's place: bytes `begin` to `end` of `file`, holding `shape` elements of `dtype`.
+
+    `strides`, in elements, is given where the elements are not in row-major order. `scale` is
+    the place of a factor (one number, or one per row) by which scaled float8 is multiplied.
+    """
 
     dtype: str
     shape: tuple[int, ...]
     begin: int
     end: int
+    file: Path = Path()
+    strides: tuple[int, ...] | None = None
+    scale: "TensorInfo | None" = None
 
     @property
     def parameters(self) -> int:
         """Number of elements."""
-        return int(np.prod(self.shape, dtype=np.int64))
+        return math.prod(self.shape)
+
+    def content(self, contents: Mapping[Path, str]) -> list[object]:
+        """What the values depend on, as JSON; `contents` maps each file to its hash."""
+        scale = None if self.scale is None else self.scale.content(contents)
+        return [contents[self.file], self.begin, self.dtype, self.shape, self.strides, scale]
 
 
+@dataclass(frozen=True)
 class Checkpoint:
-    """A safetensors file, memory-mapped on first read; `tensors` and `metadata` are its header."""
+    """Named tensors at places in files, which are memory-mapped on first read.
 
-    def __init__(
-        self, path: Path, tensors: Mapping[str, TensorInfo], metadata: Mapping[str, str]
-    ) -> None:
-        self.path = path
-        self.tensors = tensors
-        self.metadata = metadata
-        self._bytes: mmap.mmap | None = None
+    `container` says in a user's words what they came in; `configs` maps parts ("unet") to the
+    `config.json` that lay beside their weights, "scheduler" to the scheduler's.
+    """
+
+    path: Path
+    tensors: Mapping[str, TensorInfo]
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    container: str = "safetensors"
+    configs: Mapping[str, Path] = field(default_factory=dict)
+    _maps: dict[Path, mmap.mmap] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
-    def open(cls, path: Path) -> "Checkpoint":
-        """Read the header. Raises InputError for anything that is not a whole safetensors file."""
-        try:
-            size = path.stat().st_size
-            with path.open("rb") as file:
-                first = file.read(8)
-                length = struct.unpack("<Q", first.ljust(8, b"\xff"))[0]
-                if length > min(size - 8, LARGEST_HEADER):
-                    _refuse_other_formats(path, first)
-                    raise InputError(
-                        f"{path}: not a safetensors file, or cut short: its header claims "
-                        f"{length} bytes and the file has {size}: download it again"
-                    )
-                header = file.read(length)
-        except IsADirectoryError as e:
-            raise InputError(
-                f"{path}: a folder; diffusers folders are not read yet: give the single "
-                ".safetensors file"
-            ) from e
-        except OSError as e:
-            raise InputError(f"{path}: cannot be read ({e.strerror}): check the path") from e
-        tensors, metadata = _parse_header(path, header, base=8 + length, size=size)
-        return cls(path, tensors, metadata)
+    def open(cls, path: Path, variant: str | None = None) -> "Checkpoint":
+        """Read the headers of any container; raises InputError for what is not a whole one.
+
+        `variant` chooses among the precisions of a diffusers folder ("fp16").
+        """
+        from converter.containers.registry import open_container
+
+        return open_container(path, variant)
+
+    def with_tensors(self, tensors: Mapping[str, TensorInfo]) -> "Checkpoint":
+        """The same checkpoint with another table."""
+        return replace(self, tensors=tensors)
+
+    @property
+    def files(self) -> list[Path]:
+        """Every file that holds a tensor, in the order of the table."""
+        return list(dict.fromkeys(info.file for info in self.tensors.values()))
+
+    def position(self, name: str) -> tuple[Path, int]:
+        """A sort key: in this order, every file is read from its beginning to its end."""
+        info = self.tensors[name]
+        return info.file, info.begin
 
     def read(self, name: str) -> Array:
-        """A read-only view of one tensor's bytes in the file."""
+        """One tensor: a read-only view of the file; a scaled one is a new float32 array."""
         info = self.tensors[name]
-        if self._bytes is None:
-            with self.path.open("rb") as file:
-                self._bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        flat = np.frombuffer(self._bytes, DTYPES[info.dtype], info.parameters, info.begin)
-        return flat.reshape(info.shape)
+        stored = self._view(info)
+        if info.scale is None:
+            return stored
+        scale = self._view(info.scale).astype(np.float32)
+        rows = (scale.size,) + (1,) * (len(info.shape) - 1) if info.shape else ()
+        scaled: Array = stored.astype(np.float32) * scale.reshape(rows)
+        return scaled
+
+    def _view(self, info: TensorInfo) -> Array:
+        if info.file not in self._maps:
+            with info.file.open("rb") as file:
+                self._maps[info.file] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        dtype = DTYPES[info.dtype]
+        count = (info.end - info.begin) // dtype.itemsize
+        flat = np.frombuffer(self._maps[info.file], dtype, count, info.begin)
+        if info.strides is None:
+            return flat.reshape(info.shape)
+        steps = [stride * dtype.itemsize for stride in info.strides]
+        return np.lib.stride_tricks.as_strided(flat, info.shape, steps, writeable=False)
 
     def release(self, name: str) -> None:
         """Give the pages of one tensor back to the system; reading it again is allowed."""
-        if self._bytes is not None:
-            info = self.tensors[name]
+        info = self.tensors[name]
+        if info.file in self._maps:
             first = info.begin // mmap.PAGESIZE * mmap.PAGESIZE
-            self._bytes.madvise(mmap.MADV_DONTNEED, first, info.end - first)
-
-
-def _refuse_other_formats(path: Path, first: bytes) -> None:
-    """Name the format of a file whose first bytes are no plausible header length.
-
-    Only then: a length of 640 has the same first bytes as a pickle.
-    """
-    if first[:4] == b"PK\x03\x04" or first[:1] == b"\x80":
-        raise InputError(
-            f"{path}: a PyTorch pickle (.ckpt/.pt), which is not read yet: a .safetensors file "
-            "was expected; convert it, or download the safetensors variant"
-        )
-    if first[:4] == b"GGUF":
-        raise InputError(f"{path}: a GGUF file, which is not read yet: give a .safetensors file")
-    if len(first) < 8:
-        raise InputError(f"{path}: not a safetensors file: it has only {len(first)} bytes")
-
-
-def _parse_header(
-    path: Path, header: bytes, base: int, size: int
-) -> tuple[dict[str, TensorInfo], dict[str, str]]:
-    try:
-        entries = json.loads(header)
-    except (UnicodeDecodeError, json.JSONDecodeError) as e:
-        raise InputError(
-            f"{path}: not a safetensors file: its header is not JSON ({e}); "
-            "a .safetensors checkpoint or LoRA was expected"
-        ) from e
-    if not isinstance(entries, dict):
-        raise InputError(f"{path}: not a safetensors file: its header is no JSON object")
-    metadata = entries.pop("__metadata__", None)
-    if not isinstance(metadata, dict):
-        metadata = {}
-    tensors = {}
-    for name, entry in entries.items():
-        try:
-            begin, end = entry["data_offsets"]
-            shape = tuple(int(extent) for extent in entry["shape"])
-            info = TensorInfo(str(entry["dtype"]), shape, base + int(begin), base + int(end))
-        except (KeyError, TypeError, ValueError) as e:
-            raise InputError(f"{path}: damaged header: tensor {name!r} has {entry!r}") from e
-        tensors[name] = info
-    _check_ranges(path, tensors, base, size)
-    return tensors, metadata
-
-
-def _check_ranges(path: Path, tensors: Mapping[str, TensorInfo], base: int, size: int) -> None:
-    position = base
-    for name, info in sorted(tensors.items(), key=lambda item: (item[1].begin, item[1].end)):
-        if info.dtype not in DTYPES:
-            raise InputError(
-                f"{path}: tensor {name!r} has dtype {info.dtype}, which is not known here; "
-                f"known are {', '.join(DTYPES)}"
-            )
-        wanted = info.parameters * DTYPES[info.dtype].itemsize
-        if info.end - info.begin != wanted or min(info.shape, default=0) < 0:
-            raise InputError(
-                f"{path}: damaged header: tensor {name!r} of shape {list(info.shape)} and dtype "
-                f"{info.dtype} takes {wanted} bytes, the header gives it {info.end - info.begin}"
-            )
-        if info.begin != position:
-            raise InputError(
-                f"{path}: damaged header: tensor {name!r} starts at byte {info.begin}, "
-                f"{position} was expected"
-            )
-        position = info.end
-    if position != size:
-        raise InputError(
-            f"{path}: the header describes {position} bytes and the file has {size}: "
-            f"{'cut short' if size < position else 'damaged'}; download it again"
-        )
+            self._maps[info.file].madvise(mmap.MADV_DONTNEED, first, info.end - first)

@@ -9,28 +9,29 @@ import hashlib
 import importlib.metadata
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import onnx_ir as ir
 
 from converter.adapters.adapter import Adapter
-from converter.adapters.binding import Model
+from converter.adapters.binding import Model as AdaptedModel
 from converter.adapters.choice import AdapterChoice
 from converter.adapters.lcm import recommended_sampling
 from converter.adapters.load import load_adapters
 from converter.architecture import Architecture
 from converter.bundle import GRAPH_FILE, WEIGHTS_FILE, Bundle, BundleComponent
-from converter.checkpoint import Checkpoint
-from converter.components import COMPONENTS, available, complete, interface, rules
+from converter.components import COMPONENTS, PART_OF, available, complete, interface, rules
 from converter.errors import InputError
 from converter.families.detect import NOT_EXPORTED
 from converter.families.prediction import PREDICTION_TYPES, Prediction
 from converter.families.registry import FAMILIES
 from converter.families.rules import TensorRule
 from converter.files import blake3_of, replacing, require_space, sha256_of
-from converter.inspection import inspect
+from converter.inspection import inspect_model
+from converter.layouts.parts import OPTIONS
 from converter.merged import MergedWeights
+from converter.model_files import Model, ModelFiles
 from converter.profiles import InterfaceProfile, get_profile
 from converter.progress import Event, Progress, silent
 from converter.stream import file_size, write_weights
@@ -45,9 +46,11 @@ class ExportRequest:
 
     `prediction` (``epsilon``, ``v_prediction``) and `zero_terminal_snr` override what the file
     tells. No graph depends on them: they are recorded for whoever samples.
+
+    `parts`, `variant` and `ema` are those of `ModelFiles`.
     """
 
-    checkpoint: Path
+    checkpoint: Path | None
     output: Path
     adapters: tuple[AdapterChoice, ...] = ()
     profile: str = "sd-lcm-tpu"
@@ -56,10 +59,18 @@ class ExportRequest:
     allow_unused: bool = False
     prediction: str | None = None
     zero_terminal_snr: bool = False
+    parts: Mapping[str, Path] = field(default_factory=dict)
+    variant: str | None = None
+    ema: bool = False
+
+    @property
+    def files(self) -> ModelFiles:
+        """The files of the model."""
+        return ModelFiles(self.checkpoint, self.parts, self.variant, self.ema)
 
     def command(self) -> list[str]:
         """The command line that makes the same request."""
-        words = ["sdconv", "export", "-u", str(self.checkpoint)]
+        words = ["sdconv", "export", *self.files.words()]
         for adapter in self.adapters:
             words += ["-l", str(adapter)]
         words += ["-o", str(self.output), "--profile", self.profile, "-b", str(self.batch)]
@@ -74,13 +85,20 @@ class ExportRequest:
 
 @dataclass(frozen=True)
 class _Source:
-    """A checked checkpoint: its file, architecture, tables, and the components to export."""
+    """A checked model: its tensors, architecture, tables, the components to export."""
 
-    file: Checkpoint
+    model: Model
     architecture: Architecture
     tables: Mapping[str, list[TensorRule]]
     components: tuple[str, ...]
     prediction: Prediction
+
+    def contents(self) -> Mapping[Path, str]:
+        """Hash every file that these components are read from."""
+        tensors = self.model.file.tensors
+        names = (rule.source for component in self.components for rule in self.tables[component])
+        used = self.model.file.with_tensors({name: tensors[name] for name in names})
+        return {file: blake3_of(file) for file in used.files}
 
 
 @dataclass(frozen=True)
@@ -102,12 +120,12 @@ def export(request: ExportRequest, progress: Progress = silent) -> Bundle:
         raise InputError(f"batch {request.batch}: it must be at least 1")
     source = _open_source(request)
     with ThreadPoolExecutor(1) as pool:  # hashing gigabytes overlaps with what does not need it
-        content = pool.submit(blake3_of, request.checkpoint)
-        model = Model.of(source.architecture.family, source.tables, source.components)
-        adapters = load_adapters(request.adapters, model, allow_unused=request.allow_unused)
-        parts = [_plan(c, profile, source, adapters, content, progress)
+        contents = pool.submit(source.contents)
+        adapted = AdaptedModel.of(source.architecture.family, source.tables, source.components)
+        adapters = load_adapters(request.adapters, adapted, allow_unused=request.allow_unused)
+        parts = [_plan(c, profile, source, adapters, contents, progress)
                  for c in source.components]  # fmt: skip
-    bundle = _bundle(request, profile, source, adapters, content.result())
+    bundle = _bundle(request, profile, source, adapters, contents.result())
     reusable = _reusable(request.output)
     todo = [part for part in parts if reusable.get(part.record.name) != part.record]
     needed = sum(part.record.weights_bytes for part in todo)
@@ -130,18 +148,18 @@ def export(request: ExportRequest, progress: Progress = silent) -> Bundle:
 
 
 def _open_source(request: ExportRequest) -> _Source:
-    path = request.checkpoint
-    file = Checkpoint.open(path)
-    found = inspect(path)
+    model = request.files.open()
+    path, tensors = model.file.path, model.file.tensors
+    found = inspect_model(model)
     if found.family in NOT_EXPORTED:
         raise InputError(
             f"{path}: a {found.family} checkpoint, which is not exported: "
             f"{NOT_EXPORTED[found.family]}: exported are {', '.join(FAMILIES)}"
         )
-    if found.kind != "checkpoint":
+    if found.kind not in ("checkpoint", *OPTIONS):
         raise InputError(
             f"{path}: a {found.kind} file, and -u wants a checkpoint (a file with "
-            f"model.diffusion_model.* tensors): {_advice(found.kind)}"
+            f"model.diffusion_model.* tensors, or a diffusers folder): {_advice(found.kind)}"
         )
     architecture = found.architecture
     if architecture is None:
@@ -162,8 +180,8 @@ def _open_source(request: ExportRequest) -> _Source:
             f"{'; '.join(problems[:5])}{'; ...' if len(problems) > 5 else ''}: "
             "see them all with 'sdconv inspect'; download the file again, or use another one"
         )
-    tables = {c: rules(c, architecture, file.tensors) for c in available(architecture)}
-    return _Source(file, architecture, tables, components, _prediction(request, found.prediction))
+    tables = {c: rules(c, architecture, tensors) for c in available(architecture)}
+    return _Source(model, architecture, tables, components, _prediction(request, found.prediction))
 
 
 def _prediction(request: ExportRequest, detected: Prediction) -> Prediction:
@@ -195,9 +213,11 @@ def _choose_components(
     needed = wanted or complete(architecture)
     missing = [name for name in needed if name not in present]
     if missing:
+        options = dict.fromkeys(f"{OPTIONS[PART_OF[name]]} FILE" for name in missing)
         raise InputError(
             f"{path}: no {' and no '.join(missing)} in this file; it holds {', '.join(present)}: "
-            f"export those with --components {','.join(present)}, or use a complete checkpoint"
+            f"supply what is missing with {' '.join(options)}, or export those alone with "
+            f"--components {','.join(present)}"
         )
     return tuple(c for c in COMPONENTS if c in needed)
 
@@ -207,7 +227,7 @@ def _plan(
     profile: InterfaceProfile,
     source: _Source,
     adapters: Sequence[Adapter],
-    content: Future[str],
+    contents: Future[Mapping[Path, str]],
     progress: Progress,
 ) -> _Part:
     ports = profile.residual_ports
@@ -219,7 +239,9 @@ def _plan(
     pipelines.present([(p.name, p.dtype) for p in mine.inputs], kept).run(graph)
     places = weight_places(graph)
     table = source.tables[component]
-    weights = MergedWeights(component, source.file, content.result(), table, places, adapters)
+    weights = MergedWeights(
+        component, source.model.file, contents.result(), table, places, adapters
+    )
     data = ir.to_proto(graph).SerializeToString(deterministic=True)
     record = BundleComponent(
         name=component,
@@ -244,9 +266,8 @@ def _bundle(
     profile: InterfaceProfile,
     source: _Source,
     adapters: Sequence[Adapter],
-    content: str,
+    contents: Mapping[Path, str],
 ) -> Bundle:
-    path = request.checkpoint
     return Bundle(
         folder=request.output,
         family=source.architecture.family,
@@ -258,11 +279,12 @@ def _bundle(
         components={},
         sources=[
             {
-                "role": "checkpoint",
-                "path": str(path.absolute()),
-                "bytes": path.stat().st_size,
+                "role": source.model.roles[file],
+                "path": str(file.absolute()),
+                "bytes": file.stat().st_size,
                 "blake3": content,
             }
+            for file, content in contents.items()
         ],
         adapters=[adapter.record() for adapter in adapters],
         sampling=recommended_sampling(adapters),

@@ -62,7 +62,7 @@ def read_json(path: Path, what: str) -> dict[str, Any]:
         data = json.loads(path.read_text())
     except FileNotFoundError as e:
         raise InputError(f"{path}: not found; it should be {what}") from e
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as e:
+    except (OSError, ValueError, RecursionError) as e:
         raise InputError(f"{path}: not readable as {what} ({e})") from e
     if not isinstance(data, dict):
         raise InputError(f"{path}: not {what}: a JSON object was expected")

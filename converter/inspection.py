@@ -11,11 +11,14 @@ from converter.adapters.keys import adapter_kind, group_keys, ranks, split_key
 from converter.adapters.lcm import is_lcm
 from converter.architecture import Architecture
 from converter.checkpoint import Checkpoint, TensorInfo
-from converter.components import available, rules
+from converter.components import PART_OF, available, complete, rules
 from converter.families.detect import NOT_EXPORTED, checkpoint_family
 from converter.families.prediction import Prediction, detect_prediction
 from converter.families.registry import FAMILIES
 from converter.families.variants import variant
+from converter.layouts.configs import config_problems, stated_prediction
+from converter.layouts.parts import OPTIONS
+from converter.model_files import Model, assemble
 
 Tensors = Mapping[str, TensorInfo]
 
@@ -40,7 +43,8 @@ class ComponentFacts:
         """Summarise these tensors; the dtype is the one that holds most numbers."""
         counts: Counter[str] = Counter()
         for info in tensors.values():
-            counts[info.dtype] += info.parameters
+            scaled = "" if info.scale is None else ", scaled"
+            counts[info.dtype + scaled] += info.parameters
         dtype = counts.most_common(1)[0][0] if counts else None
         return cls(bool(tensors), counts.total(), dtype)
 
@@ -62,6 +66,9 @@ class Inspection:
     path: Path
     kind: str
     family: str
+    container: str
+    spellings: Mapping[str, str]
+    has_ema: bool
     bytes: int
     components: Mapping[str, ComponentFacts]
     architecture: Architecture | None
@@ -74,6 +81,14 @@ class Inspection:
         """What kind of its family it is (``base``, ``inpaint``, ``SSD-1B``); ``unknown``."""
         return "unknown" if self.architecture is None else variant(self.architecture)
 
+    @property
+    def missing(self) -> dict[str, str]:
+        """Each missing part of a known family -> the option that supplies it."""
+        if self.architecture is None:
+            return {}
+        lacking = [c for c in complete(self.architecture) if c not in available(self.architecture)]
+        return {part: OPTIONS[part] for part in dict.fromkeys(PART_OF[c] for c in lacking)}
+
     def to_json(self) -> dict[str, Any]:
         """As `sdconv inspect --json` prints it (schema 1)."""
         record: dict[str, Any] = {
@@ -81,6 +96,10 @@ class Inspection:
             "path": str(self.path),
             "kind": self.kind,
             "family": self.family,
+            "container": self.container,
+            "names": dict(self.spellings),
+            "ema": self.has_ema,
+            "missing": self.missing,
             "bytes": self.bytes,
             "components": {name: facts.__dict__ for name, facts in self.components.items()},
             "architecture": None if self.architecture is None else self.architecture.to_json(),
@@ -102,11 +121,18 @@ def infer_architecture(tensors: Tensors, family: str) -> Architecture | None:
     return FAMILIES[family].infer(tensors) if family in FAMILIES else None
 
 
-def inspect(path: Path) -> Inspection:
-    """Read a file's header and tell what it is; raises InputError when it cannot be read."""
-    file = Checkpoint.open(path)
-    tensors = file.tensors
-    kind = _kind(tensors)
+def inspect(path: Path, variant: str | None = None) -> Inspection:
+    """Read the headers of a file or folder and tell what it is; InputError when none can.
+
+    `variant` chooses among the precisions of a diffusers folder.
+    """
+    return inspect_model(assemble(Checkpoint.open(path, variant)))
+
+
+def inspect_model(model: Model) -> Inspection:
+    """Tell what a model is whose headers were read."""
+    tensors = model.file.tensors
+    kind = _kind(tensors, model.spellings)
     if kind == "lora":
         family = adapter_family(tensors)
         components: dict[str, ComponentFacts] = {}
@@ -114,28 +140,34 @@ def inspect(path: Path) -> Inspection:
         prediction = Prediction("unknown", False, "an adapter does not decide it")
     else:
         family = checkpoint_family(tensors)
-        components = _components(tensors, family) if kind == "checkpoint" else {}
+        components = _components(tensors, family) if kind in ("checkpoint", *OPTIONS) else {}
         architecture = infer_architecture(tensors, family)
-        prediction = detect_prediction(tensors, file.metadata, family, architecture)
-    problems = tensor_problems(tensors, architecture) if kind == "checkpoint" else []
+        stated = stated_prediction(model.file.configs)
+        prediction = stated or detect_prediction(tensors, model.file.metadata, family, architecture)
+    problems = tensor_problems(tensors, architecture) if kind != "lora" else []
     if family in NOT_EXPORTED:
         problems = [f"{family} is not exported: {NOT_EXPORTED[family]}"]
     return Inspection(
-        path=path,
+        path=model.file.path,
         kind=kind,
         family=family,
-        bytes=path.stat().st_size,
+        container=model.file.container,
+        spellings=model.spellings,
+        has_ema=model.has_ema,
+        bytes=sum(file.stat().st_size for file in model.roles),
         components=components,
         architecture=architecture,
         prediction=prediction,
-        adapter=_adapter(file, family) if kind == "lora" else None,
-        problems=problems,
+        adapter=_adapter(model.file, family) if kind == "lora" else None,
+        problems=[*problems, *config_problems(model.file.configs, architecture)],
     )
 
 
-def _kind(tensors: Tensors) -> str:
+def _kind(tensors: Tensors, parts: Mapping[str, str]) -> str:
     if adapter_kind(tensors) is not None:
         return "lora"
+    if len(parts) == 1:
+        return next(iter(parts))
     if any(name.startswith("model.diffusion_model.") for name in tensors):
         return "checkpoint"
     for kind, prefixes in BARE.items():

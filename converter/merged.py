@@ -31,7 +31,7 @@ class MergedWeights:
         self,
         component: str,
         checkpoint: Checkpoint,
-        content: str,
+        contents: Mapping[Path, str],
         rules: Sequence[TensorRule],
         places: Mapping[str, Place],
         adapters: Sequence[Adapter],
@@ -45,7 +45,10 @@ class MergedWeights:
             {
                 "stream format": STREAM_FORMAT,
                 "component": component,
-                "checkpoint": content,
+                "tensors": [
+                    [name, *checkpoint.tensors[self._rule(name).source].content(contents)]
+                    for name in sorted(places)
+                ],
                 "adapters": self._merger.identities,
                 "layout": [[n, p.shape, p.dtype, p.offset] for n, p in sorted(places.items())],
             }
@@ -57,9 +60,8 @@ class MergedWeights:
         return self._merger.norms
 
     def names(self) -> Sequence[str]:
-        """Names in the order in which the file holds them: reading stays sequential."""
-        tensors = self._checkpoint.tensors
-        return sorted(self._places, key=lambda n: tensors[self._rule(n).source].begin)
+        """Names in the order in which the files hold them: reading stays sequential."""
+        return sorted(self._places, key=lambda n: self._checkpoint.position(self._rule(n).source))
 
     def spec(self, name: str) -> TensorSpec:
         """Shape and dtype in the graph."""

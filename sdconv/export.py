@@ -1,10 +1,17 @@
 """`sdconv export`: a checkpoint and its LoRAs become a bundle."""
 
+from __future__ import annotations
+
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from sdconv import model_options
+
+if TYPE_CHECKING:
+    from converter.bundle import Bundle
 
 
 class Format(StrEnum):
@@ -16,10 +23,14 @@ class Format(StrEnum):
 
 
 def export(
-    checkpoint: Annotated[
-        Path, typer.Option("-u", "--checkpoint", help="The .safetensors checkpoint.")
-    ],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the bundle.")],
+    checkpoint: model_options.Checkpoint = None,
+    unet: model_options.UNet = None,
+    vae: model_options.Vae = None,
+    text_encoder: model_options.TextEncoder = None,
+    text_encoder_2: model_options.TextEncoder2 = None,
+    variant: model_options.Variant = None,
+    ema: model_options.Ema = False,
     lora: Annotated[
         list[str] | None,
         typer.Option(
@@ -56,33 +67,55 @@ def export(
 ) -> None:
     """Export a checkpoint (and LoRAs) to weightless-made ONNX graphs with weights beside them."""
     from converter.adapters.choice import AdapterChoice
+    from converter.downloads.fetch import local_adapter, local_path
     from converter.export import ExportRequest
     from converter.export import export as run
-    from sdconv.adapter_summary import adapter_lines, adapter_warnings
-    from sdconv.console import err, out, progress_bar
-    from sdconv.picture_options import sentence
+    from sdconv.console import progress_bar
 
-    request = ExportRequest(
-        checkpoint=checkpoint,
-        output=output,
-        adapters=tuple(AdapterChoice.parse(text) for text in lora or ()),
-        profile=profile,
-        batch=batch,
-        components=tuple(components.split(",")) if components else None,
-        allow_unused=allow_unused,
-        prediction=prediction,
-        zero_terminal_snr=zero_terminal_snr,
-    )
     with progress_bar() as progress:
+
+        def fetched(text: str) -> Path:
+            return local_path(text, variant, progress)
+
+        parts = {
+            "unet": unet,
+            "vae": vae,
+            "text_encoder": text_encoder,
+            "text_encoder_2": text_encoder_2,
+        }
+        request = ExportRequest(
+            checkpoint=None if checkpoint is None else fetched(checkpoint),
+            output=output,
+            adapters=tuple(
+                AdapterChoice.parse(local_adapter(text, progress)) for text in lora or ()
+            ),
+            profile=profile,
+            batch=batch,
+            components=tuple(components.split(",")) if components else None,
+            allow_unused=allow_unused,
+            parts={part: fetched(text) for part, text in parts.items() if text is not None},
+            variant=variant,
+            ema=ema,
+            prediction=prediction,
+            zero_terminal_snr=zero_terminal_snr,
+        )
         bundle = run(request, progress)
         if format_ != Format.onnx:
             from converter.torchscript import export_torchscript
 
             export_torchscript(bundle, progress)
+    _report(bundle)
+
+
+def _report(bundle: Bundle) -> None:
+    from sdconv.adapter_summary import adapter_lines, adapter_warnings
+    from sdconv.console import err, out
+    from sdconv.picture_options import sentence
+
     for component in bundle.components.values():
         size = component.weights_bytes / 1e6
         out.print(
-            f"{output / component.graph}: {component.parameters / 1e6:.1f} M parameters, "
+            f"{bundle.folder / component.graph}: {component.parameters / 1e6:.1f} M parameters, "
             f"{size:.0f} MB",
             highlight=False,
             soft_wrap=True,
@@ -93,4 +126,4 @@ def export(
         err.print(f"warning: {line}", style="yellow", highlight=False, markup=False, soft_wrap=True)
     if bundle.sampling is not None:
         out.print(sentence(bundle.sampling), highlight=False, markup=False, soft_wrap=True)
-    out.print(f"bundle: {output}", highlight=False, soft_wrap=True)
+    out.print(f"bundle: {bundle.folder}", highlight=False, soft_wrap=True)

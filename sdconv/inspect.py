@@ -1,26 +1,33 @@
-"""`sdconv inspect`: what a file is, from its header alone."""
+"""`sdconv inspect`: what a file or folder is, from its headers alone."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sdconv import model_options
+
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from converter.inspection import Inspection
 
 
 def inspect(
-    file: Annotated[Path, typer.Argument(help="A .safetensors checkpoint or LoRA.")],
+    file: Annotated[str, typer.Argument(help="A checkpoint, a part of one, or a LoRA.")],
+    variant: model_options.Variant = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead.")] = False,
 ) -> None:
-    """Tell what a file is: kind, family, parts, every hyper-parameter. Reads the header only."""
+    """Tell what a file is: kind, family, parts, every hyper-parameter. Reads headers only."""
     from json import dumps
 
+    from converter.downloads.fetch import local_path
     from converter.inspection import inspect as inspect_file
+    from sdconv.console import progress_bar
 
-    found = inspect_file(file)
+    with progress_bar() as progress:
+        found = inspect_file(local_path(file, variant, progress), variant)
     if json:
         typer.echo(dumps(found.to_json(), indent=1))
     else:
@@ -32,7 +39,12 @@ def _print(found: Inspection) -> None:
 
     from sdconv.console import out
 
-    out.print(f"{found.path}: {found.kind}, family {found.family}, {found.bytes / 1e6:.1f} MB")
+    out.print(
+        f"{found.path}: {found.kind}, family {found.family}, {found.bytes / 1e6:.1f} MB",
+        soft_wrap=True,
+    )
+    for line in _files(found):
+        out.print(line, markup=False, soft_wrap=True)
     if found.adapter is not None:
         ranks = ", ".join(map(str, found.adapter.rank)) or "none"
         out.print(
@@ -58,3 +70,14 @@ def _print(found: Inspection) -> None:
         out.print(f"problem: {problem}", markup=False, soft_wrap=True)
     if len(found.problems) > 20:
         out.print(f"... and {len(found.problems) - 20} more (all with --json)")
+
+
+def _files(found: Inspection) -> Iterator[str]:
+    """What the files are, and what they lack."""
+    yield f"container: {found.container}"
+    for part, spelling in found.spellings.items():
+        yield f"{part}: {spelling}"
+    if found.has_ema:
+        yield "it holds EMA copies of the UNet: export takes them with --ema"
+    for part, option in found.missing.items():
+        yield f"missing: {part}; export takes it from {option} FILE"

@@ -19,6 +19,7 @@ from converter.bundle import Bundle
 from converter.checkpoint import Checkpoint
 from converter.components import available, rules
 from converter.export import ExportRequest, export
+from converter.inspection import inspect
 from converter.sizes import Size
 from converter.weights import Array
 from examples.random_checkpoint import write_checkpoint
@@ -201,3 +202,24 @@ def test_the_vae_computes_what_diffusers_computes(
             decoded = module.decode(latent).sample
         assert_near(run(bundles[name], "vae_encoder", [picture]), [moments], NEAR_VAE)
         assert_near(run(bundles[name], "vae_decoder", [latent]), [decoded], NEAR_VAE)
+
+
+@pytest.mark.parametrize("name", MAIN)
+def test_a_folder_that_diffusers_wrote_exports_to_the_same_bytes(
+    models: dict[str, Model], bundles: dict[str, Bundle], name: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "folder"
+    for component in bundles[name].components:
+        module = models[name].module(component)
+        if component.startswith("vae"):
+            assert (vae := MODELS[name].vae) is not None
+            module.register_to_config(scaling_factor=vae.scaling_factor)
+        module.save_pretrained(folder / ("vae" if component.startswith("vae") else component))
+    (folder / "model_index.json").write_text("{}")
+    found = inspect(folder)
+    assert (found.family, found.problems) == (MODELS[name].family, [])
+    again = export(ExportRequest(folder, tmp_path / "bundle", profile="diffusers"))
+    assert again.components.keys() == bundles[name].components.keys()
+    for component, record in again.components.items():
+        wanted = bundles[name].folder / bundles[name].components[component].weights
+        assert (again.folder / record.weights).read_bytes() == wanted.read_bytes(), component

@@ -1,0 +1,94 @@
+"""Spellings of a file that is not on this machine.
+
+https://host/path/model.safetensors              any file
+https://host/path/model.safetensors#sha256=HEX   the same, checked
+hf:owner/name                                    a repository of the Hugging Face hub
+hf:owner/name/path/model.safetensors             one file of it
+hf:owner/name@revision[/path]                    at a branch, tag or commit
+"""
+
+import re
+from dataclasses import dataclass
+from urllib.parse import parse_qsl, urlsplit
+
+from converter.errors import InputError
+
+SECRETS = re.compile(r"token|secret|password|api_?key", re.IGNORECASE)
+"""Query parameters that must not be written down."""
+
+
+@dataclass(frozen=True)
+class WebFile:
+    """An https address without its fragment, and the SHA-256 its file must have, if given."""
+
+    url: str
+    sha256: str | None
+
+    @property
+    def host(self) -> str:
+        """The host's name, without port."""
+        return urlsplit(self.url).hostname or ""
+
+    @property
+    def name(self) -> str:
+        """The file's name: the last segment of the path, with plain characters only."""
+        last = urlsplit(self.url).path.rstrip("/").rpartition("/")[2]
+        return re.sub(r"[^\w.-]", "_", last).lstrip(".") or "file"
+
+
+@dataclass(frozen=True)
+class HubFile:
+    """A repository of the hub, or (`path` given) one file of it."""
+
+    repository: str
+    revision: str
+    path: str | None
+
+
+def parse_address(text: str) -> WebFile | HubFile | None:
+    """Read an address; None for anything else, which is a path.
+
+    Raises InputError for an address that is not safe or not whole.
+    """
+    if text.startswith("hf:"):
+        return _hub_file(text)
+    scheme, separator, _ = text.partition("://")
+    if not separator:
+        return None
+    if scheme.lower() != "https":
+        raise InputError(f"{text}: only https:// addresses are fetched: use one, or a local file")
+    return _web_file(text)
+
+
+def _web_file(text: str) -> WebFile:
+    address, _, fragment = text.partition("#")
+    try:
+        parts = urlsplit(address)
+        host, secret_place = parts.hostname, parts.username or parts.password
+    except ValueError as e:
+        raise InputError(f"an address that cannot be read ({e}): write https://host/file") from e
+    if not host:
+        raise InputError("an https:// address without a host: write https://host/file")
+    if secret_place or any(SECRETS.search(name) for name, _ in parse_qsl(parts.query)):
+        raise InputError(  # without the address: it would put the secret into a log
+            f"an address at {host} with a secret in it: take it out, and put the token into the "
+            "environment (HF_TOKEN or CIVITAI_TOKEN)"
+        )
+    key, _, digest = fragment.partition("=")
+    if fragment and (key != "sha256" or not re.fullmatch(r"[0-9a-fA-F]{64}", digest)):
+        raise InputError(
+            f"{address}: {fragment!r} is no checksum: end the address with #sha256= and 64 "
+            "hexadecimal digits"
+        )
+    return WebFile(address, digest.lower() or None)
+
+
+def _hub_file(text: str) -> HubFile:
+    match = re.fullmatch(
+        r"hf:(?P<repository>[\w.-]+/[\w.-]+)(@(?P<revision>[\w.-]+))?(/(?P<path>.+))?", text
+    )
+    if match is None or ".." in text.split("/"):
+        raise InputError(
+            f"{text}: not a hub address: write hf:owner/name, or hf:owner/name/path/to/file"
+        )
+    return HubFile(match["repository"], match["revision"] or "main", match["path"])

@@ -1,0 +1,1 @@
+"""The names that tools give to the same tensors, translated to the original single-file ones."""

@@ -1,0 +1,129 @@
+"""A part of a model (UNet, VAE, text encoder) in any spelling, brought to the original names.
+
+A part's *home* is its prefix in the original single-file layout. What a file holds is found by
+marker names: with the home's prefix or another tool's or none, and under the original names or
+under diffusers' and transformers'. A text encoder keeps transformers' names below its home, where
+CompVis' files keep them too; the families know both spellings of OpenCLIP's.
+"""
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+
+from converter.checkpoint import Checkpoint, TensorInfo
+from converter.errors import InputError
+from converter.layouts.unet_names import original_unet_names
+from converter.layouts.vae_names import original_vae_names
+
+Names = Mapping[str, str]
+"""Names in a file -> original names without the home."""
+
+
+@dataclass(frozen=True)
+class Spelling:
+    """One way of naming a part: `marker` is a tensor that every such part has."""
+
+    marker: str
+    translate: Callable[[Collection[str]], Names]
+    words: str
+
+
+def _as_they_are(names: Collection[str]) -> Names:
+    return {name: name for name in names}
+
+
+def _below(prefix: str) -> Callable[[Collection[str]], Names]:
+    """Put a prefix before a text encoder's names; a whole CLIP's other half is left."""
+    return lambda names: {n: prefix + n for n in names if not n.startswith(PICTURE_ENCODER)}
+
+
+PICTURE_ENCODER = ("vision_model.", "visual.", "visual_projection.", "logit_scale")
+ORIGINAL, DIFFUSERS, TRANSFORMERS = "original names", "diffusers names", "transformers names"
+TOKENS = "embeddings.token_embedding.weight"
+
+SPELLINGS = {
+    "unet": (
+        Spelling("input_blocks.0.0.weight", _as_they_are, ORIGINAL),
+        Spelling("down_blocks.0.resnets.0.conv1.weight", original_unet_names, DIFFUSERS),
+    ),
+    "vae": (
+        Spelling("decoder.up.0.block.0.conv1.weight", _as_they_are, ORIGINAL),
+        Spelling("encoder.down.0.block.0.conv1.weight", _as_they_are, ORIGINAL),
+        Spelling("decoder.up_blocks.0.resnets.0.conv1.weight", original_vae_names, DIFFUSERS),
+        Spelling("encoder.down_blocks.0.resnets.0.conv1.weight", original_vae_names, DIFFUSERS),
+    ),
+    "text_encoder": (
+        Spelling(f"transformer.text_model.{TOKENS}", _as_they_are, ORIGINAL),
+        Spelling(f"transformer.{TOKENS}", _as_they_are, ORIGINAL),
+        Spelling("model.token_embedding.weight", _as_they_are, ORIGINAL),
+        Spelling(f"text_model.{TOKENS}", _below("transformer."), TRANSFORMERS),
+        Spelling(TOKENS, _below("transformer.text_model."), TRANSFORMERS),
+        Spelling("token_embedding.weight", _below("model."), "OpenCLIP names"),
+    ),
+}
+SPELLINGS["text_encoder_2"] = SPELLINGS["text_encoder"]
+
+PREFIXES = {
+    "unet": ("model.diffusion_model.", "diffusion_model.", "unet.", ""),
+    "vae": ("first_stage_model.", "vae.", ""),
+    "text_encoder": ("cond_stage_model.", "conditioner.embedders.0.", "text_encoder.", ""),
+    "text_encoder_2": ("conditioner.embedders.1.", "text_encoder_2.", "cond_stage_model.", ""),
+}
+"""What files put before a part's names; the first is looked for first."""
+
+OPTIONS = {
+    "unet": "--unet",
+    "vae": "--vae",
+    "text_encoder": "--text-encoder",
+    "text_encoder_2": "--text-encoder-2",
+}
+"""Part -> the option that supplies it."""
+
+OTHER_NETWORKS = ("controlnet_cond_embedding.", "input_hint_block.", "controlnet_down_blocks.")
+"""Names that a ControlNet has beside those of half a UNet."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part found in a file: its tensors under original names without the home."""
+
+    tensors: Mapping[str, TensorInfo]
+    spelling: str
+
+
+def homes(family: str) -> Mapping[str, str]:
+    """Part -> its prefix in the original single-file layout of `family`."""
+    text = {"text_encoder": "cond_stage_model."}
+    if family == "sdxl":
+        text = {
+            "text_encoder": "conditioner.embedders.0.",
+            "text_encoder_2": "conditioner.embedders.1.",
+        }
+    elif family == "sdxl-refiner":
+        text = {"text_encoder_2": "conditioner.embedders.0."}
+    return {"unet": "model.diffusion_model.", "vae": "first_stage_model.", **text}
+
+
+def find_part(tensors: Mapping[str, TensorInfo], part: str) -> Part | None:
+    """Find `part` among tensors of any spelling; None when it is not there."""
+    if any(name.startswith(OTHER_NETWORKS) for name in tensors):
+        return None
+    for prefix in PREFIXES[part]:
+        for spelling in SPELLINGS[part]:
+            if prefix + spelling.marker in tensors:
+                length = len(prefix)
+                mine = {n[length:]: info for n, info in tensors.items() if n.startswith(prefix)}
+                names = spelling.translate(mine)
+                return Part({names[n]: mine[n] for n in names}, spelling.words)
+    return None
+
+
+def require_part(checkpoint: Checkpoint, part: str) -> Part:
+    """Find `part` in a file given for it; raises InputError when it holds something else."""
+    found = find_part(checkpoint.tensors, part)
+    if found is None:
+        first = next(iter(checkpoint.tensors), "none")
+        raise InputError(
+            f"{checkpoint.path}: no {part} in it, neither under original nor under diffusers "
+            f"names (first tensor: {first}): give a file that holds one with {OPTIONS[part]}"
+        )
+    return found

@@ -1,0 +1,156 @@
+"""The files of a model, in any container and spelling, as one checkpoint in the original layout.
+
+Everything downstream (families, adapters, the weight stream) knows one layout, the original
+single-file one; nothing is copied to get there, only the table of names is.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from converter.checkpoint import Checkpoint, TensorInfo
+from converter.containers.diffusers_folder import CONFIG
+from converter.errors import InputError
+from converter.families.detect import checkpoint_family
+from converter.layouts.ema import EMA, choose_ema, ema_copies
+from converter.layouts.parts import OPTIONS, Part, find_part, homes, require_part
+
+SINGLE_FILE = (
+    "model.diffusion_model.",
+    "first_stage_model.",
+    "cond_stage_model.",
+    "conditioner.embedders.",
+)
+"""Prefixes of the original single-file layout: a file that has one is taken as it is."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model's tensors under the original single-file names, and what was found on the way.
+
+    `spellings` maps the parts to the names that their files use, `has_ema` tells whether there
+    are EMA copies, `roles` maps each file to what it was given as.
+    """
+
+    file: Checkpoint
+    spellings: Mapping[str, str]
+    has_ema: bool
+    roles: Mapping[Path, str]
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """What a user gives: a checkpoint of any container, parts that replace its own, or both.
+
+    `variant` chooses among the precisions of diffusers folders, `ema` the EMA copies.
+    """
+
+    checkpoint: Path | None = None
+    parts: Mapping[str, Path] = field(default_factory=dict)
+    variant: str | None = None
+    ema: bool = False
+
+    def words(self) -> list[str]:
+        """The options of `sdconv export` that give the same files."""
+        words = [] if self.checkpoint is None else ["-u", str(self.checkpoint)]
+        for part, path in self.parts.items():
+            words += [OPTIONS[part], str(path)]
+        if self.variant is not None:
+            words += ["--variant", self.variant]
+        return [*words, "--ema"] if self.ema else words
+
+    def open(self) -> Model:
+        """Read the headers of all files; raises InputError for what cannot be read or found."""
+        given = {part: Checkpoint.open(path, self.variant) for part, path in self.parts.items()}
+        if self.checkpoint is not None:
+            base = Checkpoint.open(self.checkpoint, self.variant)
+        elif given:
+            base = Checkpoint(next(iter(self.parts.values())), {}, container="separate parts")
+        else:
+            raise InputError("no checkpoint is given: name one with -u, or parts with --unet FILE")
+        if self.variant is not None and not any(f.path.is_dir() for f in (base, *given.values())):
+            raise InputError(
+                f"--variant {self.variant}: it chooses among the files of a diffusers folder, and "
+                "none is given: leave it out"
+            )
+        return assemble(base, given, ema=self.ema)
+
+
+def assemble(
+    base: Checkpoint, given: Mapping[str, Checkpoint] | None = None, *, ema: bool = False
+) -> Model:
+    """Bring a checkpoint, and the parts `given` in place of its own, to the original layout.
+
+    Raises InputError for a file that does not hold the part it was given for.
+    """
+    given = given or {}
+    found = {part: require_part(opened, part) for part, opened in given.items()}
+    parts = {**_parts(base), **found}
+    whole = _single_file(base, parts)
+    has_ema = bool(ema_copies(whole.tensors))
+    whole = replace(choose_ema(whole) if ema else whole, configs=_configs(base, given))
+    spellings = {part: part_found.spelling for part, part_found in parts.items()}
+    return Model(whole, spellings, has_ema, _roles(base, given))
+
+
+def _configs(base: Checkpoint, given: Mapping[str, Checkpoint]) -> dict[str, Path]:
+    """The `config.json` of each part that a diffusers folder supplies."""
+    beside = {part: opened.path / CONFIG for part, opened in given.items()}
+    configs = {part: path for part, path in base.configs.items() if part not in given}
+    return configs | {part: path for part, path in beside.items() if path.is_file()}
+
+
+def _roles(base: Checkpoint, given: Mapping[str, Checkpoint]) -> dict[Path, str]:
+    roles = {
+        info.file: name.partition("/")[0] if "/" in name else "checkpoint"
+        for name, info in base.tensors.items()
+    }
+    return roles | {file: part for part, opened in given.items() for file in opened.files}
+
+
+def _parts(base: Checkpoint) -> dict[str, Part]:
+    """The parts of a checkpoint that is not in the original layout as a whole."""
+    if any(name.startswith(SINGLE_FILE) for name in base.tensors):
+        return {}
+    if any("/" in name for name in base.tensors):
+        return {part: _of_folder(base, part) for part in _folders(base)}
+    bare = ("unet", "vae", "text_encoder")
+    return {part: found for part in bare if (found := find_part(base.tensors, part)) is not None}
+
+
+def _folders(base: Checkpoint) -> list[str]:
+    return list(dict.fromkeys(name.partition("/")[0] for name in base.tensors))
+
+
+def _of_folder(base: Checkpoint, part: str) -> Part:
+    prefix = f"{part}/"
+    tensors = base.tensors.items()
+    below = {n.removeprefix(prefix): info for n, info in tensors if n.startswith(prefix)}
+    return require_part(Checkpoint(base.path / part, below), part)
+
+
+def _single_file(base: Checkpoint, parts: Mapping[str, Part]) -> Checkpoint:
+    """Put `parts` at their homes, in the place of what `base` has there."""
+    if not parts:
+        return base
+    whole_file = any(name.startswith(SINGLE_FILE) for name in base.tensors)
+    table: dict[str, TensorInfo] = dict(base.tensors) if whole_file else {}
+    family = _family(table, parts)
+    for part, home in homes(family).items():
+        if part in parts:
+            replaced = (home, EMA) if part == "unet" else (home,)
+            table = {n: info for n, info in table.items() if not n.startswith(replaced)}
+            table |= {home + name: info for name, info in parts[part].tensors.items()}
+    return base.with_tensors(table)
+
+
+def _family(table: Mapping[str, TensorInfo], parts: Mapping[str, Part]) -> str:
+    """The family decides where the text encoders live; the UNet decides the family."""
+    home = homes("unknown")["unet"]
+    unet = (
+        {home + name: info for name, info in parts["unet"].tensors.items()}
+        if ("unet" in parts)
+        else table
+    )
+    family = checkpoint_family(unet)
+    return "sdxl" if family == "unknown" and "text_encoder_2" in parts else family

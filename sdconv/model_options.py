@@ -1,0 +1,33 @@
+"""The options that name a model's files, shared by the verbs that read one.
+
+A file is a path, or an address that is fetched first (`converter.downloads.addresses`).
+"""
+
+from typing import Annotated
+
+import typer
+
+Checkpoint = Annotated[
+    str | None,
+    typer.Option(
+        "-u",
+        "--checkpoint",
+        help="Checkpoint: a file, a diffusers folder, an https:// or hf: address.",
+    ),
+]
+UNet = Annotated[
+    str | None, typer.Option("--unet", help="UNet to use instead of the checkpoint's.")
+]
+Vae = Annotated[str | None, typer.Option("--vae", help="VAE to use instead of the checkpoint's.")]
+TextEncoder = Annotated[
+    str | None,
+    typer.Option("--text-encoder", help="Text encoder to use instead of the checkpoint's."),
+]
+TextEncoder2 = Annotated[
+    str | None, typer.Option("--text-encoder-2", help="The same for SDXL's second one.")
+]
+Variant = Annotated[
+    str | None,
+    typer.Option("--variant", help="Which files of a diffusers folder, for example fp16."),
+]
+Ema = Annotated[bool, typer.Option("--ema", help="Take the EMA copies of the UNet in the file.")]
