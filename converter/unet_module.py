@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from converter.architecture import TIME_ID_WIDTH
+from converter.errors import InputError
 
 if TYPE_CHECKING:
     import torch
@@ -50,17 +51,28 @@ def unet_module(arch: UNetArchitecture, *, residual_ports: bool) -> torch.nn.Mod
 
 
 def _unet_config(arch: UNetArchitecture) -> dict[str, Any]:
-    """Return the keyword arguments of diffusers' `UNet2DConditionModel`."""
+    """Return the keyword arguments of diffusers' `UNet2DConditionModel`.
+
+    Raises InputError for a UNet that it cannot be configured to be.
+    """
     down = ["CrossAttnDownBlock2D" if any(d) else "DownBlock2D" for d in arch.down_depths]
     up = ["CrossAttnUpBlock2D" if any(d) else "UpBlock2D" for d in arch.up_depths]
     depths = [list(level) for level in arch.down_depths]
+    layers = [len(level) for level in depths]
     if not any(depths[-1]) and arch.middle_depth:
         depths[-1] = [arch.middle_depth]  # diffusers reads the middle block's depth there
+    elif arch.middle_depth not in (None, 0, depths[-1][0]):
+        raise InputError(
+            f"a UNet with {arch.middle_depth} transformer layers in its middle block and "
+            f"{depths[-1][0]} at its lowest level: no published model is so, and diffusers has no "
+            "such module: use a checkpoint of a published architecture"
+        )
     config: dict[str, Any] = {
         "in_channels": arch.in_channels,
         "out_channels": arch.out_channels,
         "block_out_channels": arch.block_channels,
-        "layers_per_block": [len(level) for level in arch.down_depths],
+        # ControlNetModel.from_unet reads no list here
+        "layers_per_block": layers[0] if len(set(layers)) == 1 else layers,
         "down_block_types": tuple(down),
         "mid_block_type": _middle_type(arch.middle_depth),
         "up_block_types": tuple(up),

@@ -1,5 +1,7 @@
 """The families' tables against the modules that diffusers and transformers build."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -8,6 +10,7 @@ from hypothesis import strategies as st
 from converter.architecture import Architecture
 from converter.checkpoint import TensorInfo
 from converter.components import available, complete, rules
+from converter.errors import InputError
 from converter.families.detect import checkpoint_family
 from converter.families.published import SD15
 from converter.families.registry import FAMILIES
@@ -26,6 +29,14 @@ def test_names_and_shapes_are_those_of_the_module(name: str, component: str) -> 
     wanted = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
     assert {rule.name: rule.shape for rule in table if rule.needed} == wanted
     assert len({(rule.source, rule.part) for rule in table}) == len(table)
+
+
+def test_a_unet_that_diffusers_cannot_be_is_refused() -> None:
+    odd = MODELS["koala-1b"]
+    assert odd.unet is not None
+    odd = replace(odd, unet=replace(odd.unet, middle_depth=3))
+    with pytest.raises(InputError, match="3 transformer layers in its middle block and 6"):
+        build_module("unet", odd, residual_ports=False)
 
 
 def header(architecture: Architecture) -> dict[str, TensorInfo]:
