@@ -14,7 +14,7 @@ from converter.families.rules import TensorRule
 from converter.weights import Array, TensorSpec
 from passes.weights import TRANSPOSED, Place
 
-STREAM_FORMAT = "2"
+STREAM_FORMAT = "1"
 """Raise it whenever the same sources would give other bytes."""
 
 

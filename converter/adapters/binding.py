@@ -115,7 +115,8 @@ class Binding:
         elif shape is None:
             self.ledger.add(keys, Status.UNUSED, f"the module has no {kind.tensor}")
         elif tensor in self.changes.get(component, {}):
-            self.ledger.add(keys, Status.UNUSED, "the tensor is changed by other keys already")
+            reason = "other keys change the same tensor"  # and what they share is theirs
+            self.ledger.add(parts.values(), Status.UNUSED, reason)
         elif not _fits(kind, shapes, shape) or not self._shared_fit(shared, shape):
             reason = f"it does not fit a {kind.tensor} of {list(shape)}"
             self.ledger.add(keys, Status.WRONG_SHAPE, reason)
@@ -133,7 +134,7 @@ class Binding:
     def _change(self, place: Place, kind: Kind, parts: Parts, shared: Parts) -> TensorChange:
         rank = kind.rank({part: self.file.tensors[key].shape for part, key in parts.items()})
         decomposition = None
-        for part in dora.PARTS & shared.keys():
+        for part in sorted(dora.PARTS & shared.keys()):
             axis = dora.kept_axis(part, self.file.tensors[shared[part]].shape, place.shape)
             assert axis is not None  # `_shared_fit` was asked
             decomposition = shared[part], axis

@@ -143,3 +143,11 @@ def test_odd_shapes_are_wrong_shapes_and_no_traceback(
 ) -> None:
     ledger = load(tmp_path, lora(TO_Q, **odd)).ledger
     assert ledger.keys(Status.WRONG_SHAPE) and not ledger.keys(Status.USED)
+
+
+def test_a_second_kind_on_the_same_tensor_is_left_out_and_the_first_stays_whole(
+    tmp_path: Path,
+) -> None:
+    ledger = load(tmp_path, {**lora(TO_Q), f"{TO_Q}.diff": zeros(32, 32)}).ledger
+    assert sorted(ledger.keys(Status.USED)) == sorted(lora(TO_Q))
+    assert ledger.entries[f"{TO_Q}.diff"] == (Status.UNUSED, "other keys change the same tensor")
