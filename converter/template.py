@@ -37,7 +37,7 @@ SHIPPED_GRAPHS = (
     *((SD15, component, False) for component in complete(SD15)),
     (SD15, "unet", True),
     *((SD2, component, False) for component in complete(SD2)),
-    *((SDXL, component, False) for component in complete(SDXL) if component != "unet"),
+    *((SDXL, component, False) for component in complete(SDXL)),
 )
 """Architecture, component, residual ports of every template that ships."""
 

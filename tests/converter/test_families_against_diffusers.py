@@ -212,7 +212,8 @@ def test_a_folder_that_diffusers_wrote_exports_to_the_same_bytes(
     for component in bundles[name].components:
         module = models[name].module(component)
         if component.startswith("vae"):
-            assert (vae := MODELS[name].vae) is not None
+            vae = MODELS[name].vae
+            assert vae is not None
             module.register_to_config(scaling_factor=vae.scaling_factor)
         module.save_pretrained(folder / ("vae" if component.startswith("vae") else component))
     (folder / "model_index.json").write_text("{}")
