@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from converter.checkpoint import Checkpoint
+from converter.containers.opening import open_checkpoint
 
 
 def main() -> None:
     """Copy the tensors of argv[1] to argv[2] as float32, in file order, one at a time."""
     source, target = Path(sys.argv[1]), Path(sys.argv[2])
-    file = Checkpoint.open(source)
+    file = open_checkpoint(source)
     with target.open("wb") as out:
         for name in sorted(file.tensors, key=lambda n: file.tensors[n].begin):
             out.write(file.read(name).astype(np.float32).data)

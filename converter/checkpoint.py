@@ -79,16 +79,6 @@ class Checkpoint:
     configs: Mapping[str, Path] = field(default_factory=dict)
     _maps: dict[Path, mmap.mmap] = field(default_factory=dict, repr=False, compare=False)
 
-    @classmethod
-    def open(cls, path: Path, variant: str | None = None) -> "Checkpoint":
-        """Read the headers of any container; raises InputError for what is not a whole one.
-
-        `variant` chooses among the precisions of a diffusers folder ("fp16").
-        """
-        from converter.containers.registry import open_container
-
-        return open_container(path, variant)
-
     def with_tensors(self, tensors: Mapping[str, TensorInfo]) -> "Checkpoint":
         """The same checkpoint with another table."""
         return replace(self, tensors=tensors)

@@ -15,25 +15,20 @@ from pathlib import Path
 import onnx_ir as ir
 
 from converter.adapters.adapter import Adapter
-from converter.adapters.binding import Model as AdaptedModel
+from converter.adapters.binding import AdaptedModel
 from converter.adapters.choice import AdapterChoice
 from converter.adapters.lcm import recommended_sampling
 from converter.adapters.load import load_adapters
-from converter.architecture import Architecture
 from converter.bundle import GRAPH_FILE, WEIGHTS_FILE, Bundle, BundleComponent
-from converter.components import COMPONENTS, PART_OF, available, complete, interface, rules
+from converter.components import interface
 from converter.errors import InputError
-from converter.families.detect import NOT_EXPORTED
 from converter.families.prediction import PREDICTION_TYPES, Prediction
-from converter.families.registry import FAMILIES
-from converter.families.rules import TensorRule
-from converter.files import blake3_of, replacing, require_space, sha256_of
-from converter.inspection import inspect_model
-from converter.layouts.parts import OPTIONS
+from converter.files import replacing, require_space, sha256_of
 from converter.merged import MergedWeights
-from converter.model_files import Model, ModelFiles
+from converter.model_files import ModelFiles
 from converter.profiles import InterfaceProfile, get_profile
 from converter.progress import Event, Progress, silent
+from converter.source import Source, open_source
 from converter.stream import file_size, write_weights
 from converter.template import load_template
 from passes import pipelines
@@ -84,24 +79,6 @@ class ExportRequest:
 
 
 @dataclass(frozen=True)
-class _Source:
-    """A checked model: its tensors, architecture, tables, the components to export."""
-
-    model: Model
-    architecture: Architecture
-    tables: Mapping[str, list[TensorRule]]
-    components: tuple[str, ...]
-    prediction: Prediction
-
-    def contents(self) -> Mapping[Path, str]:
-        """Hash every file that these components are read from."""
-        tensors = self.model.file.tensors
-        names = (rule.source for component in self.components for rule in self.tables[component])
-        used = self.model.file.with_tensors({name: tensors[name] for name in names})
-        return {file: blake3_of(file) for file in used.files}
-
-
-@dataclass(frozen=True)
 class _Part:
     """One component, planned: its graph, its weights, and its record."""
 
@@ -118,7 +95,8 @@ def export(request: ExportRequest, progress: Progress = silent) -> Bundle:
     profile = get_profile(request.profile)
     if request.batch < 1:
         raise InputError(f"batch {request.batch}: it must be at least 1")
-    source = _open_source(request)
+    source = open_source(request.files, profile, request.components)
+    source = replace(source, prediction=_prediction(request, source.prediction))
     with ThreadPoolExecutor(1) as pool:  # hashing gigabytes overlaps with what does not need it
         contents = pool.submit(source.contents)
         adapted = AdaptedModel.of(source.architecture.family, source.tables, source.components)
@@ -147,43 +125,6 @@ def export(request: ExportRequest, progress: Progress = silent) -> Bundle:
     return bundle
 
 
-def _open_source(request: ExportRequest) -> _Source:
-    model = request.files.open()
-    path, tensors = model.file.path, model.file.tensors
-    found = inspect_model(model)
-    if found.family in NOT_EXPORTED:
-        raise InputError(
-            f"{path}: a {found.family} checkpoint, which is not exported: "
-            f"{NOT_EXPORTED[found.family]}: exported are {', '.join(FAMILIES)}"
-        )
-    if found.kind not in ("checkpoint", *OPTIONS):
-        raise InputError(
-            f"{path}: a {found.kind} file, and -u wants a checkpoint (a file with "
-            f"model.diffusion_model.* tensors, or a diffusers folder): {_advice(found.kind)}"
-        )
-    architecture = found.architecture
-    if architecture is None:
-        raise InputError(
-            f"{path}: a checkpoint of no family that is known here ({', '.join(FAMILIES)}): "
-            "use a Stable Diffusion checkpoint in its original single-file layout"
-        )
-    get_profile(request.profile).check(architecture)
-    components = _choose_components(path, architecture, request.components)
-    problems = [
-        p
-        for p in found.problems
-        if not p.startswith(tuple(f"{c}:" for c in COMPONENTS if c not in components))
-    ]
-    if problems:
-        raise InputError(
-            f"{path}: {len(problems)} tensors do not fit the {found.family} layout: "
-            f"{'; '.join(problems[:5])}{'; ...' if len(problems) > 5 else ''}: "
-            "see them all with 'sdconv inspect'; download the file again, or use another one"
-        )
-    tables = {c: rules(c, architecture, tensors) for c in available(architecture)}
-    return _Source(model, architecture, tables, components, _prediction(request, found.prediction))
-
-
 def _prediction(request: ExportRequest, detected: Prediction) -> Prediction:
     """What was asked for, else what the file tells."""
     if request.prediction not in (None, *PREDICTION_TYPES):
@@ -197,35 +138,10 @@ def _prediction(request: ExportRequest, detected: Prediction) -> Prediction:
     )
 
 
-def _advice(kind: str) -> str:
-    if kind == "lora":
-        return "pass a LoRA with -l, beside a checkpoint"
-    return "give a full checkpoint"
-
-
-def _choose_components(
-    path: Path, architecture: Architecture, wanted: tuple[str, ...] | None
-) -> tuple[str, ...]:
-    present = available(architecture)
-    for name in wanted or ():
-        if name not in COMPONENTS:
-            raise InputError(f"unknown component {name!r}: choose from {', '.join(COMPONENTS)}")
-    needed = wanted or complete(architecture)
-    missing = [name for name in needed if name not in present]
-    if missing:
-        options = dict.fromkeys(f"{OPTIONS[PART_OF[name]]} FILE" for name in missing)
-        raise InputError(
-            f"{path}: no {' and no '.join(missing)} in this file; it holds {', '.join(present)}: "
-            f"supply what is missing with {' '.join(options)}, or export those alone with "
-            f"--components {','.join(present)}"
-        )
-    return tuple(c for c in COMPONENTS if c in needed)
-
-
 def _plan(
     component: str,
     profile: InterfaceProfile,
-    source: _Source,
+    source: Source,
     adapters: Sequence[Adapter],
     contents: Future[Mapping[Path, str]],
     progress: Progress,
@@ -264,7 +180,7 @@ def _sha256(data: bytes) -> str:
 def _bundle(
     request: ExportRequest,
     profile: InterfaceProfile,
-    source: _Source,
+    source: Source,
     adapters: Sequence[Adapter],
     contents: Mapping[Path, str],
 ) -> Bundle:

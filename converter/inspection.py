@@ -12,6 +12,7 @@ from converter.adapters.lcm import is_lcm
 from converter.architecture import Architecture
 from converter.checkpoint import Checkpoint, TensorInfo
 from converter.components import PART_OF, available, complete, rules
+from converter.containers.opening import open_checkpoint
 from converter.families.detect import NOT_EXPORTED, checkpoint_family
 from converter.families.prediction import Prediction, detect_prediction
 from converter.families.registry import FAMILIES
@@ -126,7 +127,7 @@ def inspect(path: Path, variant: str | None = None) -> Inspection:
 
     `variant` chooses among the precisions of a diffusers folder.
     """
-    return inspect_model(assemble(Checkpoint.open(path, variant)))
+    return inspect_model(assemble(open_checkpoint(path, variant)))
 
 
 def inspect_model(model: Model) -> Inspection:

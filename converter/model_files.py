@@ -10,6 +10,7 @@ from pathlib import Path
 
 from converter.checkpoint import Checkpoint, TensorInfo
 from converter.containers.diffusers_folder import CONFIG
+from converter.containers.opening import open_checkpoint
 from converter.errors import InputError
 from converter.families.detect import checkpoint_family
 from converter.layouts.ema import EMA, choose_ema, ema_copies
@@ -61,9 +62,9 @@ class ModelFiles:
 
     def open(self) -> Model:
         """Read the headers of all files; raises InputError for what cannot be read or found."""
-        given = {part: Checkpoint.open(path, self.variant) for part, path in self.parts.items()}
+        given = {part: open_checkpoint(path, self.variant) for part, path in self.parts.items()}
         if self.checkpoint is not None:
-            base = Checkpoint.open(self.checkpoint, self.variant)
+            base = open_checkpoint(self.checkpoint, self.variant)
         elif given:
             base = Checkpoint(next(iter(self.parts.values())), {}, container="separate parts")
         else:

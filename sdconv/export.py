@@ -52,15 +52,8 @@ def export(
     components: Annotated[
         str | None, typer.Option(help="Export only these, comma-separated.")
     ] = None,
-    prediction: Annotated[
-        str | None,
-        typer.Option(
-            help="What the UNet predicts, epsilon or v_prediction, if the file does not tell."
-        ),
-    ] = None,
-    zero_terminal_snr: Annotated[
-        bool, typer.Option("--zero-terminal-snr", help="It was trained down to pure noise.")
-    ] = False,
+    prediction: model_options.Prediction = None,
+    zero_terminal_snr: model_options.ZeroTerminalSnr = False,
     allow_unused: Annotated[
         bool, typer.Option("--allow-unused", help="Merge a LoRA although some keys do not fit.")
     ] = False,

@@ -1,4 +1,4 @@
-"""The options that name a model's files, shared by the verbs that read one.
+"""The options that tell which model is meant, shared by the verbs that read one.
 
 A file is a path, or an address that is fetched first (`converter.downloads.addresses`).
 """
@@ -31,3 +31,13 @@ Variant = Annotated[
     typer.Option("--variant", help="Which files of a diffusers folder, for example fp16."),
 ]
 Ema = Annotated[bool, typer.Option("--ema", help="Take the EMA copies of the UNet in the file.")]
+Prediction = Annotated[
+    str | None,
+    typer.Option(
+        "--prediction",
+        help="What the UNet predicts, epsilon or v_prediction, if the file does not tell.",
+    ),
+]
+ZeroTerminalSnr = Annotated[
+    bool, typer.Option("--zero-terminal-snr", help="It was trained down to pure noise.")
+]

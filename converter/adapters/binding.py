@@ -30,7 +30,7 @@ Parts = Mapping[str, str]
 
 
 @dataclass(frozen=True)
-class Model:
+class AdaptedModel:
     """What adapters are merged into: tensor shapes and module spellings of each component."""
 
     family: str
@@ -41,7 +41,7 @@ class Model:
     @classmethod
     def of(
         cls, family: str, tables: Mapping[str, Iterable[TensorRule]], exported: Sequence[str]
-    ) -> "Model":
+    ) -> "AdaptedModel":
         """From the families' tables; those of components that no adapter changes are ignored."""
         adaptable = {c: list(rules) for c, rules in tables.items() if c in PREFIXES}
         shapes = {c: {rule.name: rule.shape for rule in rules} for c, rules in adaptable.items()}
@@ -63,7 +63,7 @@ class Binding:
     """The changes (component -> tensor -> change) and the ledger of one file."""
 
     choice: AdapterChoice
-    model: Model
+    model: AdaptedModel
     file: Checkpoint
     ledger: Ledger = field(default_factory=Ledger)
     changes: dict[str, dict[str, TensorChange]] = field(default_factory=dict)

@@ -3,13 +3,14 @@
 from collections.abc import Iterable
 
 from converter.adapters.adapter import Adapter
-from converter.adapters.binding import Binding, Model
+from converter.adapters.binding import AdaptedModel, Binding
 from converter.adapters.choice import AdapterChoice
 from converter.adapters.family import adapter_family
 from converter.adapters.keys import adapter_kind, split_key
 from converter.adapters.lcm import is_lcm
 from converter.adapters.ledger import LEFT_OUT, Ledger, Status
 from converter.checkpoint import Checkpoint
+from converter.containers.opening import open_checkpoint
 from converter.errors import InputError
 from converter.files import blake3_of
 
@@ -21,7 +22,7 @@ NAMED = 3
 
 
 def load_adapters(
-    choices: Iterable[AdapterChoice], model: Model, *, allow_unused: bool
+    choices: Iterable[AdapterChoice], model: AdaptedModel, *, allow_unused: bool
 ) -> list[Adapter]:
     """Open adapters for a model.
 
@@ -35,14 +36,14 @@ def load_adapters(
     return adapters
 
 
-def load_adapter(choice: AdapterChoice, model: Model) -> Adapter:
+def load_adapter(choice: AdapterChoice, model: AdaptedModel) -> Adapter:
     """Open one adapter; what does not fit is in its ledger.
 
     Raises InputError for a file that is no adapter or one of another family, and for a scale of a
     part that the model lacks.
     """
     choice.check_names(model.modules.values())
-    file = Checkpoint.open(choice.path)
+    file = open_checkpoint(choice.path)
     _check_file(file, model.family)
     binding = Binding(choice, model, file)
     modules = {split.module for split in map(split_key, file.tensors) if split is not None}

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from converter.checkpoint import Checkpoint, TensorInfo
+from converter.containers.shards import open_weights
 from converter.errors import InputError
 
 PARTS = ("unet", "vae", "text_encoder", "text_encoder_2")
@@ -50,8 +51,6 @@ def open_folder(folder: Path, variant: str | None) -> Checkpoint:
 
 
 def _open_part(folder: Path, variant: str | None, found: Mapping[str, str]) -> Checkpoint:
-    from converter.containers.registry import open_container
-
     if not found:
         raise InputError(
             f"{folder}: a folder without weights: a diffusers folder was expected (unet/, vae/, "
@@ -60,7 +59,7 @@ def _open_part(folder: Path, variant: str | None, found: Mapping[str, str]) -> C
     if variant is not None and variant not in found:
         raise InputError(_no_variant(folder, variant, [found]))
     chosen = choose_variant(found, variant)
-    opened = open_container(folder / found[chosen])
+    opened = open_weights(folder / found[chosen])
     words = opened.container if chosen == FULL else f"{opened.container}, variant {chosen}"
     return Checkpoint(folder, opened.tensors, container=words)
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from converter.checkpoint import Checkpoint, TensorInfo
+from converter.containers.single_file import open_file
 from converter.errors import InputError
 from converter.files import read_json
 
@@ -41,6 +42,13 @@ def shard_of(name: str) -> Shard | None:
     """Take a shard's file name apart; None for any other name."""
     match = SHARD.fullmatch(name)
     return None if match is None else Shard(match["stem"], int(match["count"]), match["end"])
+
+
+def open_weights(path: Path) -> Checkpoint:
+    """Open an index of shards, all shards of one, or a single file."""
+    if is_index(path):
+        return open_index(path)
+    return open_file(path) if shard_of(path.name) is None else open_shard(path)
 
 
 def open_index(path: Path) -> Checkpoint:
@@ -79,8 +87,6 @@ def _words(count: int) -> str:
 
 
 def _union(path: Path, names: list[str]) -> dict[str, TensorInfo]:
-    from converter.containers.registry import open_file
-
     missing = [name for name in names if not (path.parent / name).is_file()]
     if missing:
         raise InputError(

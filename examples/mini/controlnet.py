@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from converter.checkpoint import Checkpoint
 from converter.components import interface
+from converter.containers.opening import open_checkpoint
 from converter.families.controlnet import controlnet_rules
 from converter.interface import Interface, Port
 from examples.mini.denoiser import Denoiser, noise_loss
@@ -65,7 +65,7 @@ def train_controlnet(
 def open_controlnet(path: Path) -> Network:
     """Open a ControlNet file in the original layout as a network of a pipeline, in torch fp32."""
     assert MINI.unet is not None
-    checkpoint = Checkpoint.open(path)
+    checkpoint = open_checkpoint(path)
     net = controlnet(fresh("unet", 0), seed=0)
     weights = {
         rule.name: torch.from_numpy(checkpoint.read(rule.source).astype(np.float32))

@@ -13,7 +13,7 @@ import safetensors.numpy
 from hypothesis import given
 from hypothesis import strategies as st
 
-from converter.checkpoint import Checkpoint
+from converter.containers.opening import open_checkpoint
 from converter.errors import InputError
 
 
@@ -37,7 +37,7 @@ def test_reads_what_the_safetensors_package_wrote(tmp_path: Path) -> None:
     }
     path = tmp_path / "x.safetensors"
     safetensors.numpy.save_file(tensors, path, metadata={"who": "me"})
-    file = Checkpoint.open(path)
+    file = open_checkpoint(path)
     assert file.metadata == {"who": "me"}
     assert file.tensors["a"].shape == (2, 3)
     for name, tensor in tensors.items():
@@ -49,7 +49,7 @@ def test_reads_what_the_safetensors_package_wrote(tmp_path: Path) -> None:
 def test_views_cannot_be_written(tmp_path: Path) -> None:
     path = write(tmp_path / "x", {"a": entry("F32", [1], 0, 4)}, b"\0" * 4)
     with pytest.raises(ValueError, match="read-only"):
-        Checkpoint.open(path).read("a")[0] = 1
+        open_checkpoint(path).read("a")[0] = 1
 
 
 BROKEN: dict[str, tuple[bytes, str]] = {
@@ -71,7 +71,7 @@ def test_a_file_of_another_kind_is_refused_in_one_line(tmp_path: Path, case: str
     path = tmp_path / "model.safetensors"
     path.write_bytes(content)
     with pytest.raises(InputError, match=reason) as caught:
-        Checkpoint.open(path)
+        open_checkpoint(path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -94,20 +94,20 @@ def test_a_lying_header_is_refused(tmp_path: Path, case: str) -> None:
     header, size, reason = HEADERS[case]
     path = write(tmp_path / "x", header, b"\0" * size)
     with pytest.raises(InputError, match=reason):
-        Checkpoint.open(path)
+        open_checkpoint(path)
 
 
 @pytest.mark.parametrize("length", [128, 640, 0x0380])
 def test_a_header_length_that_looks_like_a_pickle_is_read(tmp_path: Path, length: int) -> None:
     header = json.dumps({"a": entry("U8", [1], 0, 1)}).encode().ljust(length)
-    assert list(Checkpoint.open(write(tmp_path / "x", header, b"\0")).tensors) == ["a"]
+    assert list(open_checkpoint(write(tmp_path / "x", header, b"\0")).tensors) == ["a"]
 
 
 def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be read"):
-        Checkpoint.open(tmp_path / "missing")
+        open_checkpoint(tmp_path / "missing")
     with pytest.raises(InputError, match="a folder"):
-        Checkpoint.open(tmp_path)
+        open_checkpoint(tmp_path)
 
 
 @given(st.binary(max_size=200))
@@ -117,7 +117,7 @@ def test_no_bytes_at_all_cause_anything_but_an_input_error(
     path = tmp_path_factory.getbasetemp() / "fuzz.safetensors"
     path.write_bytes(content)
     with contextlib.suppress(InputError):
-        Checkpoint.open(path)
+        open_checkpoint(path)
 
 
 JSON_VALUES = st.recursive(
@@ -143,4 +143,4 @@ def test_no_header_at_all_causes_anything_but_an_input_error(
 ) -> None:
     path = write(tmp_path_factory.getbasetemp() / "fuzz-header", header, b"\0" * 16)
     with contextlib.suppress(InputError):
-        Checkpoint.open(path)
+        open_checkpoint(path)

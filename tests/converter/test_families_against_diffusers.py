@@ -16,8 +16,8 @@ import safetensors.torch
 import torch
 
 from converter.bundle import Bundle
-from converter.checkpoint import Checkpoint
 from converter.components import available, rules
+from converter.containers.opening import open_checkpoint
 from converter.export import ExportRequest, export
 from converter.inspection import inspect
 from converter.sizes import Size
@@ -93,7 +93,7 @@ def test_every_tensor_is_the_one_that_diffusers_takes(
 ) -> None:
     state = models[name].module(component).state_dict()
     state = {n.removeprefix("text_model."): tensor for n, tensor in state.items()}
-    file = Checkpoint.open(models[name].path)
+    file = open_checkpoint(models[name].path)
     table = rules(component, models[name].architecture, file.tensors)
     for rule in table:
         mine = rule.take(file.read(rule.source)).astype(np.float32)

@@ -8,10 +8,10 @@ import safetensors.torch
 import torch
 
 from converter.adapters.adapter import Adapter
-from converter.adapters.binding import Binding, Model
+from converter.adapters.binding import AdaptedModel, Binding
 from converter.adapters.choice import AdapterChoice
 from converter.adapters.merge import Merger
-from converter.checkpoint import Checkpoint
+from converter.containers.opening import open_checkpoint
 
 Tensors = Mapping[str, torch.Tensor]
 PREFIX = "lora_unet_layer"
@@ -28,12 +28,12 @@ def bound(
     """Bind parts (without module names) to a layer with this weight and a bias."""
     shapes = {"layer.weight": tuple(weight.shape), "layer.bias": tuple(weight.shape[:1])}
     modules = {PREFIX: ("unet", "layer"), "layer": ("unet", "layer")}
-    model = Model("sd15", ("unet",), {"unet": shapes}, modules)
+    model = AdaptedModel("sd15", ("unet",), {"unet": shapes}, modules)
     named = {f"{prefix}.{part}": tensor.contiguous() for part, tensor in tensors.items()}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "adapter.safetensors"
         safetensors.torch.save_file(named, path, dict(metadata or {}))
-        file = Checkpoint.open(path)
+        file = open_checkpoint(path)
         if file.tensors:
             file.read(next(iter(file.tensors)))  # mapped now, so the file may go
         binding = Binding(AdapterChoice(path, scale), model, file)

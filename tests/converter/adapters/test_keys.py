@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import safetensors.numpy
 
-from converter.adapters.binding import Model
+from converter.adapters.binding import AdaptedModel
 from converter.adapters.choice import AdapterChoice
 from converter.adapters.keys import PREFIXES, adapter_kind, module_table
 from converter.adapters.load import load_adapter
@@ -64,7 +64,7 @@ def tensors(spelling: str, size: int) -> dict[str, Array]:
 def changed(folder: Path, file: dict[str, Array]) -> dict[str, list[str]]:
     path = folder / "lora.safetensors"
     safetensors.numpy.save_file(file, path)
-    model = Model.of("sd15", TABLES, ("unet", "text_encoder"))
+    model = AdaptedModel.of("sd15", TABLES, ("unet", "text_encoder"))
     adapter = load_adapter(AdapterChoice(path), model)
     return {component: list(changes) for component, changes in adapter.changes.items()}
 

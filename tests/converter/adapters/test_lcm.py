@@ -6,14 +6,14 @@ import pytest
 
 from converter.adapters.keys import split_key
 from converter.adapters.lcm import is_lcm
-from converter.checkpoint import Checkpoint
+from converter.containers.opening import open_checkpoint
 from converter.inspection import inspect
 
 MINI = Path(__file__).parents[3] / "examples/mini"
 
 
 def modules(name: str) -> set[str]:
-    keys = Checkpoint.open(MINI / f"{name}.safetensors").tensors
+    keys = open_checkpoint(MINI / f"{name}.safetensors").tensors
     return {split.module for split in map(split_key, keys) if split is not None}
 
 

@@ -8,7 +8,7 @@ import pytest
 import safetensors.numpy
 
 from converter.adapters.adapter import Adapter
-from converter.adapters.binding import Model
+from converter.adapters.binding import AdaptedModel
 from converter.adapters.choice import AdapterChoice
 from converter.adapters.ledger import Status
 from converter.adapters.load import load_adapter, load_adapters
@@ -35,7 +35,7 @@ def load(
 ) -> Adapter:
     path = folder / "adapter.safetensors"
     safetensors.numpy.save_file(tensors, path)
-    return load_adapter(AdapterChoice(path), Model.of("sd15", TABLES, exported))
+    return load_adapter(AdapterChoice(path), AdaptedModel.of("sd15", TABLES, exported))
 
 
 K = TO_Q.replace("to_q", "to_k")
@@ -96,7 +96,7 @@ def test_keys_that_do_not_fit_are_refused_with_the_first_few_named(tmp_path: Pat
     path = tmp_path / "odd.safetensors"
     odd = {f"lora_unet_odd_{i}.lora_down.weight": zeros(4, 8) for i in range(5)}
     safetensors.numpy.save_file({**lora(TO_Q), **odd}, path)
-    model = Model.of("sd15", TABLES, ("unet",))
+    model = AdaptedModel.of("sd15", TABLES, ("unet",))
     with pytest.raises(InputError, match=r"5 of 8 keys.*odd_0.*odd_2.*\.\.\.: .*--allow-unused"):
         load_adapters([AdapterChoice(path)], model, allow_unused=False)
     (adapter,) = load_adapters([AdapterChoice(path)], model, allow_unused=True)

@@ -9,7 +9,7 @@ import safetensors.torch
 import torch
 
 from converter.bundle import Bundle
-from converter.checkpoint import Checkpoint
+from converter.containers.opening import open_checkpoint
 from converter.export import ExportRequest, export
 from converter.inspection import inspect
 from tests.conftest import SmallModel
@@ -70,10 +70,10 @@ def test_one_shard_stands_for_all(sharded: Path, diffusers_bundle: Bundle, tmp_p
 def test_full_precision_is_taken_unless_a_variant_is_asked_for(
     diffusers_folder: Path, diffusers_bundle: Bundle, tmp_path: Path
 ) -> None:
-    dtypes = {i.dtype for i in Checkpoint.open(diffusers_folder).tensors.values()}
+    dtypes = {i.dtype for i in open_checkpoint(diffusers_folder).tensors.values()}
     assert dtypes == {"F32"}
     half = Files(diffusers_folder, variant="fp16")
-    assert {i.dtype for i in Checkpoint.open(diffusers_folder, "fp16").tensors.values()} == {"F16"}
+    assert {i.dtype for i in open_checkpoint(diffusers_folder, "fp16").tensors.values()} == {"F16"}
     bundle = exported(half, tmp_path, "vae_encoder")
     assert_same_weights(bundle, diffusers_bundle)
     names = {Path(source["path"]).name for source in bundle.sources}

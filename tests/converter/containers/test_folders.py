@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from converter.checkpoint import Checkpoint
+from converter.containers.opening import open_checkpoint
 from converter.errors import InputError
 from converter.families.prediction import Prediction
 from converter.inspection import inspect
@@ -18,7 +18,7 @@ from tests.conftest import SmallModel
 
 def refused(path: Path, reason: str, variant: str | None = None) -> None:
     with pytest.raises(InputError, match=reason) as caught:
-        Checkpoint.open(path, variant)
+        open_checkpoint(path, variant)
     assert "\n" not in str(caught.value)
 
 
@@ -46,7 +46,7 @@ def test_what_a_folder_lacks_is_named_with_its_option(
 def test_only_the_variant_there_is_taken(diffusers_folder: Path, tmp_path: Path) -> None:
     full = "diffusion_pytorch_model.safetensors"
     shutil.copytree(diffusers_folder / "vae", tmp_path / "vae", ignore=shutil.ignore_patterns(full))
-    assert "variant fp16" in Checkpoint.open(tmp_path).container
+    assert "variant fp16" in open_checkpoint(tmp_path).container
     refused(tmp_path, "no weights of variant 'bf16'.*it has fp16", "bf16")
 
 

@@ -15,7 +15,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from converter.checkpoint import Checkpoint
+from converter.containers.opening import open_checkpoint
 from converter.containers.pickle_program import (
     MOST_INSTRUCTIONS,
     Placeholder,
@@ -50,7 +50,7 @@ def test_a_malicious_checkpoint_runs_nothing_and_gives_its_tensors(
     contents["state_dict"] = OrderedDict(a=torch.arange(3.0), evil=Payload(marker))
     path = tmp_path / "model.ckpt"
     torch.save(contents, path, _use_new_zipfile_serialization=zipped, pickle_protocol=protocol)
-    file = Checkpoint.open(path)
+    file = open_checkpoint(path)
     assert list(file.tensors) == ["a"]
     np.testing.assert_array_equal(file.read("a"), [0, 1, 2])
     assert not marker.exists()
@@ -102,7 +102,7 @@ def test_views_are_read_with_their_strides(tmp_path: Path) -> None:
         "bfloat16": base.bfloat16(),
         "integers": torch.arange(4),
     }
-    file = Checkpoint.open(save(tmp_path / "views.pt", tensors))
+    file = open_checkpoint(save(tmp_path / "views.pt", tensors))
     assert list(file.tensors) == list(tensors)
     for name, tensor in tensors.items():
         expected = tensor.detach().double().numpy()
@@ -113,12 +113,12 @@ def test_views_are_read_with_their_strides(tmp_path: Path) -> None:
 
 def test_a_dict_inside_a_dict_is_named_with_a_dot(tmp_path: Path) -> None:
     path = save(tmp_path / "x.pt", {"string_to_param": {"*": torch.zeros(2, 3)}, "step": 5})
-    assert Checkpoint.open(path).tensors["string_to_param.*"].shape == (2, 3)
+    assert open_checkpoint(path).tensors["string_to_param.*"].shape == (2, 3)
 
 
 def refused(path: Path, reason: str) -> None:
     with pytest.raises(InputError, match=reason) as caught:
-        Checkpoint.open(path)
+        open_checkpoint(path)
     assert "\n" not in str(caught.value)
     assert str(path) in str(caught.value)
 

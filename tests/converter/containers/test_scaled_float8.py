@@ -9,6 +9,7 @@ import safetensors.torch
 import torch
 
 from converter.checkpoint import Checkpoint, TensorInfo
+from converter.containers.opening import open_checkpoint
 from converter.errors import InputError
 from converter.inspection import ComponentFacts
 
@@ -17,7 +18,7 @@ WEIGHT = torch.tensor([[1.0, 2.0], [3.0, 4.0]]).to(torch.float8_e4m3fn)
 
 def opened(path: Path, tensors: dict[str, torch.Tensor]) -> Checkpoint:
     safetensors.torch.save_file(tensors, path)
-    return Checkpoint.open(path)
+    return open_checkpoint(path)
 
 
 @pytest.mark.parametrize("ending", ["scale_weight", "weight_scale"])
