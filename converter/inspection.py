@@ -16,6 +16,8 @@ from converter.containers.opening import open_checkpoint
 from converter.families.detect import NOT_EXPORTED, checkpoint_family
 from converter.families.prediction import Prediction, detect_prediction
 from converter.families.registry import FAMILIES
+from converter.families.unet import UNET_PREFIX
+from converter.families.vae import VAE_PREFIX
 from converter.families.variants import variant
 from converter.layouts.configs import config_problems, stated_prediction
 from converter.layouts.parts import OPTIONS
@@ -25,7 +27,7 @@ Tensors = Mapping[str, TensorInfo]
 
 BARE = {
     "controlnet": ("control_model.", "controlnet_cond_embedding.", "input_hint_block."),
-    "vae": ("first_stage_model.", "encoder.conv_in.", "decoder.conv_in."),
+    "vae": (VAE_PREFIX, "encoder.conv_in.", "decoder.conv_in."),
     "text_encoder": ("text_model.encoder.", "cond_stage_model."),
 }
 """Kinds of files that hold one part, and the name prefixes that mark them."""
@@ -169,7 +171,7 @@ def _kind(tensors: Tensors, parts: Mapping[str, str]) -> str:
         return "lora"
     if len(parts) == 1:
         return next(iter(parts))
-    if any(name.startswith("model.diffusion_model.") for name in tensors):
+    if any(name.startswith(UNET_PREFIX) for name in tensors):
         return "checkpoint"
     for kind, prefixes in BARE.items():
         if any(name.startswith(prefixes) for name in tensors):

@@ -13,12 +13,14 @@ from converter.containers.diffusers_folder import CONFIG
 from converter.containers.opening import open_checkpoint
 from converter.errors import InputError
 from converter.families.detect import checkpoint_family
+from converter.families.unet import UNET_PREFIX
+from converter.families.vae import VAE_PREFIX
 from converter.layouts.ema import EMA, choose_ema, ema_copies
 from converter.layouts.parts import OPTIONS, Part, find_part, homes, require_part
 
 SINGLE_FILE = (
-    "model.diffusion_model.",
-    "first_stage_model.",
+    UNET_PREFIX,
+    VAE_PREFIX,
     "cond_stage_model.",
     "conditioner.embedders.",
 )

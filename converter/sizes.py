@@ -8,6 +8,9 @@ from converter.errors import InputError
 LATENT_SCALE = 8
 """Pixels per latent cell along each side (the KL-f8 autoencoder of every Stable Diffusion)."""
 
+LATENT_CHANNELS = 4
+"""Channels of that autoencoder's latents."""
+
 LARGEST_SIDE = 8192
 """Beyond this no accelerator takes a picture; a typing error is likelier."""
 

@@ -21,6 +21,7 @@ from converter.components import PART_OF, complete, text_positions
 from converter.families.published import SD2, SD15, SDXL
 from converter.files import replacing
 from converter.progress import Event, Progress, silent
+from converter.sizes import LATENT_CHANNELS
 from passes.weights import plan_offsets
 
 TEMPLATE_FORMAT = "1"
@@ -28,8 +29,6 @@ TEMPLATE_FORMAT = "1"
 
 SHIPPED = Path(__file__).parent / "templates"
 GRAPH = "template.onnx.xz"
-LATENT_CHANNELS = 4
-"""What a plain UNet takes; templates are made for it and changed for the others."""
 
 TRACED_WITH = ("torch", "diffusers", "transformers", "onnxscript")
 

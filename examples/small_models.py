@@ -71,37 +71,27 @@ def _with_unet(model: Architecture, **changes: object) -> Architecture:
     return replace(model, unet=replace(model.unet, **changes))  # type: ignore[arg-type]
 
 
+_BK_SDM = _with_unet(
+    SMALL, down_depths=((1,), (1,), (1,), (0,)), up_depths=((0, 0), (1, 1), (1, 1), (1, 1))
+)
+_BK_SDM_TINY = _with_unet(
+    SMALL,
+    block_channels=(32, 64, 96),
+    down_depths=((1,), (1,), (1,)),
+    middle_depth=None,
+    up_depths=((1, 1), (1, 1), (1, 1)),
+    attention_heads=(8, 8, 8),
+)
+
 MODELS = {
     "sd15": SMALL,
     "sd15-inpaint": _with_unet(SMALL, in_channels=9),
     "sd15-pix2pix": _with_unet(SMALL, in_channels=8),
     "sd15-lcm": _with_unet(SMALL, timestep_cond_dim=256),
-    "bk-sdm-base": _with_unet(
-        SMALL, down_depths=((1,), (1,), (1,), (0,)), up_depths=((0, 0), (1, 1), (1, 1), (1, 1))
-    ),
-    "bk-sdm-small": _with_unet(
-        SMALL,
-        down_depths=((1,), (1,), (1,), (0,)),
-        middle_depth=None,
-        up_depths=((0, 0), (1, 1), (1, 1), (1, 1)),
-    ),
-    "bk-sdm-tiny": _with_unet(
-        SMALL,
-        block_channels=(32, 64, 96),
-        down_depths=((1,), (1,), (1,)),
-        middle_depth=None,
-        up_depths=((1, 1), (1, 1), (1, 1)),
-        attention_heads=(8, 8, 8),
-    ),
-    "bk-sdm-tiny-lcm": _with_unet(
-        SMALL,
-        block_channels=(32, 64, 96),
-        down_depths=((1,), (1,), (1,)),
-        middle_depth=None,
-        up_depths=((1, 1), (1, 1), (1, 1)),
-        attention_heads=(8, 8, 8),
-        timestep_cond_dim=256,
-    ),
+    "bk-sdm-base": _BK_SDM,
+    "bk-sdm-small": _with_unet(_BK_SDM, middle_depth=None),
+    "bk-sdm-tiny": _BK_SDM_TINY,
+    "bk-sdm-tiny-lcm": _with_unet(_BK_SDM_TINY, timestep_cond_dim=256),
     "sd2": _SD2,
     "sd2-inpaint": _with_unet(_SD2, in_channels=9),
     "sdxl": _sdxl(_SDXL_UNET),

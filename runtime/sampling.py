@@ -7,13 +7,12 @@ import numpy as np
 
 from converter.errors import InputError
 from converter.interface import Interface
-from converter.sizes import LATENT_SCALE, Size
+from converter.sizes import LATENT_CHANNELS, LATENT_SCALE, Size
 from converter.weights import Array
 from runtime.schedulers import Scheduler
 from runtime.tokenizer import END_TOKEN, tokenize
 from targets.base import Runner
 
-LATENT_CHANNELS = 4
 NEEDED = ("text_encoder", "unet", "vae_decoder")
 """The components that draw."""
 

@@ -5,8 +5,8 @@ from contextlib import ExitStack, contextmanager
 
 from converter.bundle import Bundle
 from converter.errors import InputError
-from converter.sizes import Size
-from runtime.sampling import LATENT_CHANNELS, NEEDED, Network, Pipeline
+from converter.sizes import LATENT_CHANNELS, Size
+from runtime.sampling import NEEDED, Network, Pipeline
 from runtime.tokenizer import END_TOKEN
 from targets.base import Artifact, Runner, Target
 from targets.manifest import Manifest

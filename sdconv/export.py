@@ -60,7 +60,7 @@ def export(
 ) -> None:
     """Export a checkpoint (and LoRAs) to weightless-made ONNX graphs with weights beside them."""
     from converter.adapters.choice import AdapterChoice
-    from converter.downloads.fetch import local_adapter, local_path
+    from converter.downloads.fetch import local_path
     from converter.export import ExportRequest
     from converter.export import export as run
     from sdconv.console import progress_bar
@@ -69,6 +69,9 @@ def export(
 
         def fetched(text: str) -> Path:
             return local_path(text, variant, progress)
+
+        def fetched_adapter(text: str) -> Path:
+            return local_path(text, progress=progress)
 
         parts = {
             "unet": unet,
@@ -79,9 +82,7 @@ def export(
         request = ExportRequest(
             checkpoint=None if checkpoint is None else fetched(checkpoint),
             output=output,
-            adapters=tuple(
-                AdapterChoice.parse(local_adapter(text, progress)) for text in lora or ()
-            ),
+            adapters=tuple(AdapterChoice.parse(text, fetched_adapter) for text in lora or ()),
             profile=profile,
             batch=batch,
             components=tuple(components.split(",")) if components else None,

@@ -6,7 +6,7 @@ encoders, else the one for all. Blocks are named ``down.N``, ``mid`` and ``up.N`
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,16 +24,20 @@ class AdapterChoice:
     parts: tuple[tuple[str, float], ...] = ()
 
     @classmethod
-    def parse(cls, text: str) -> "AdapterChoice":
-        """Read what the module's first line shows; raises InputError for anything else."""
-        path, colon, scales = text.rpartition(":")
+    def parse(cls, text: str, local: Callable[[str], Path] = Path) -> "AdapterChoice":
+        """Read what the module's first line shows; `local` finds FILE on this machine.
+
+        Raises InputError for anything else.
+        """
+        file, colon, scales = text.rpartition(":")
         if not colon or "/" in scales or Path(text).exists():
-            return cls(Path(text))
+            return cls(local(text))
         first, *rest = scales.split(",")
         if "=" in first:
             first, rest = "1", [first, *rest]
         named = tuple(_named(text, item) for item in rest)
-        return cls(Path(path), _number(text, first), named)
+        scale = _number(text, first)
+        return cls(local(file), scale, named)
 
     @property
     def scales(self) -> str:

@@ -14,6 +14,7 @@ from converter.adapters import dora
 from converter.adapters.base import Kind, Shapes
 from converter.adapters.registry import ENDINGS, KINDS
 from converter.families.rules import TensorRule
+from converter.families.unet import UNET_PREFIX
 
 PREFIXES = {
     "unet": ("lora_unet_", "unet_", "diffusion_model_", ""),
@@ -39,8 +40,6 @@ PREFIXES = {
 
 OLD_TEXT_NAMES = {"q_proj": "to_q", "k_proj": "to_k", "v_proj": "to_v", "out_proj": "to_out_0"}
 """Old diffusers named the layers of a text encoder's attention as those of a UNet's."""
-
-ORIGINAL_UNET = "model.diffusion_model."
 
 Table = Mapping[str, tuple[str, str]]
 """Spelling of a module -> (component, module name)."""
@@ -142,8 +141,8 @@ def module_table(rules: Mapping[str, Iterable[TensorRule]]) -> Table:
 
 def _paths(rule: TensorRule, module: str) -> set[str]:
     paths = {module.removeprefix("text_model.")}
-    if rule.source.startswith(ORIGINAL_UNET):  # of text encoders nobody uses the original names
-        paths.add(rule.source.removeprefix(ORIGINAL_UNET).removesuffix(".weight"))
+    if rule.source.startswith(UNET_PREFIX):  # of text encoders nobody uses the original names
+        paths.add(rule.source.removeprefix(UNET_PREFIX).removesuffix(".weight"))
     last = module.rpartition(".")[2]
     if last in OLD_TEXT_NAMES:
         paths.add(module.removeprefix("text_model.").removesuffix(last) + OLD_TEXT_NAMES[last])

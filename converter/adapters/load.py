@@ -13,10 +13,8 @@ from converter.checkpoint import Checkpoint
 from converter.containers.opening import open_checkpoint
 from converter.errors import InputError
 from converter.files import blake3_of
+from converter.model_files import SINGLE_FILE
 
-CHECKPOINT_PREFIXES = (
-    "model.diffusion_model.", "first_stage_model.", "cond_stage_model.", "conditioner.",
-)  # fmt: skip
 NAMED = 3
 """How many keys an error names."""
 
@@ -61,7 +59,7 @@ def _check_file(file: Checkpoint, family: str) -> None:
     path, names = file.path, file.tensors
     if adapter_kind(names) is None:
         first = next(iter(names), "none")
-        if any(name.startswith(CHECKPOINT_PREFIXES) for name in names):
+        if any(name.startswith(SINGLE_FILE) for name in names):
             raise InputError(
                 f"{path}: a checkpoint, where a LoRA was expected (first key: {first}): "
                 "pass it with -u"

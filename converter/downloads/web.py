@@ -160,8 +160,7 @@ class _Download:
         """Compare the SHA-256, where one was given; a wrong file is removed."""
         if self.file.sha256 is None:
             return
-        with path.open("rb") as content:
-            found = hashlib.file_digest(content, "sha256").hexdigest()
+        found = sha256_of(path)
         if found != self.file.sha256:
             path.unlink()
             raise InputError(

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from converter.architecture import TextEncoderArchitecture
 from converter.checkpoint import TensorInfo
 from converter.families.rules import Place, TensorRule, extent, unneeded
-from converter.families.text import TextLayout, count_layers
+from converter.families.text import TextLayout
 
 
 class ClipLayout(TextLayout):
@@ -15,19 +15,14 @@ class ClipLayout(TextLayout):
     """
 
     probe = "embeddings.token_embedding.weight"
+    positions = "embeddings.position_embedding.weight"
+    layers = "encoder.layers."
+    first_mlp = "mlp.fc1.weight"
     unused = ("embeddings.position_ids", "text_projection.")
 
-    def infer(self, tensors: Mapping[str, TensorInfo]) -> TextEncoderArchitecture | None:
-        """Read the hyper-parameters; None when there is no such text encoder."""
-        prefix = self.prefix(tensors)
-        tokens = tensors.get(f"{prefix}{self.probe}")
-        positions = tensors.get(f"{prefix}embeddings.position_embedding.weight")
-        first = tensors.get(f"{prefix}encoder.layers.0.mlp.fc1.weight")
-        if tokens is None or positions is None or first is None:
-            return None
-        layers = count_layers(tensors, f"{prefix}encoder.layers.")
-        projection = extent(tensors.get(_projection(prefix)), 0)
-        return self.architecture(tokens, positions, first, layers, projection)
+    def projection_dim(self, tensors: Mapping[str, TensorInfo], prefix: str) -> int:
+        """Numbers in the projected output, 0 when it is not in the file."""
+        return extent(tensors.get(_projection(prefix)), 0)
 
     def rules(self, arch: TextEncoderArchitecture, prefix: str) -> Iterator[TensorRule]:
         """Every tensor of the text encoder."""

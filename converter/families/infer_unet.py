@@ -5,13 +5,11 @@ from collections.abc import Mapping
 
 from converter.architecture import TIME_ID_WIDTH, UNetArchitecture
 from converter.checkpoint import TensorInfo
-from converter.families.rules import extent
+from converter.families.rules import HEAD_SIZE, extent
 from converter.families.unet import UNET_PREFIX
+from converter.sizes import LATENT_CHANNELS
 
 Tensors = Mapping[str, TensorInfo]
-
-LATENT_CHANNELS = 4
-"""What a UNet gives out, where the tensor that tells is missing."""
 
 _TRANSFORMER_LAYER = re.compile(
     r"model\.diffusion_model\.((?:input|output)_blocks\.\d+|middle_block)"
@@ -46,7 +44,7 @@ def infer_unet(
         middle_depth=_middle_depth(tensors, depths),
         up_depths=_up_depths(down, depths),
         context_dim=extent(_first(tensors, "attn2.to_k.weight"), 1),
-        attention_heads=tuple(attention_heads or max(1, width // 64) for width in channels),
+        attention_heads=tuple(attention_heads or max(1, width // HEAD_SIZE) for width in channels),
         linear_projection=projection is not None and len(projection.shape) == 2,
         pooled_dim=max(0, extent(addition, 1) - TIME_ID_WIDTH * time_ids),
         time_ids=0 if addition is None else time_ids,

@@ -10,26 +10,21 @@ from collections.abc import Iterator, Mapping
 from converter.architecture import TextEncoderArchitecture
 from converter.checkpoint import TensorInfo
 from converter.families.rules import Place, TensorRule, extent, unneeded
-from converter.families.text import TextLayout, count_layers
+from converter.families.text import TextLayout
 
 
 class OpenClipLayout(TextLayout):
     """Names of OpenCLIP's `TextTransformer`, below whatever prefix."""
 
     probe = "token_embedding.weight"
+    positions = "positional_embedding"
+    layers = "transformer.resblocks."
+    first_mlp = "mlp.c_fc.weight"
     unused = ("attn_mask", "logit_scale", "text_projection")
 
-    def infer(self, tensors: Mapping[str, TensorInfo]) -> TextEncoderArchitecture | None:
-        """Read the hyper-parameters; None when there is no such text encoder."""
-        prefix = self.prefix(tensors)
-        tokens = tensors.get(f"{prefix}{self.probe}")
-        positions = tensors.get(f"{prefix}positional_embedding")
-        first = tensors.get(f"{prefix}transformer.resblocks.0.mlp.c_fc.weight")
-        if tokens is None or positions is None or first is None:
-            return None
-        layers = count_layers(tensors, f"{prefix}transformer.resblocks.")
-        projection = extent(tensors.get(f"{prefix}text_projection"), 1)
-        return self.architecture(tokens, positions, first, layers, projection)
+    def projection_dim(self, tensors: Mapping[str, TensorInfo], prefix: str) -> int:
+        """Numbers in the projected output, 0 when it is not in the file."""
+        return extent(tensors.get(f"{prefix}text_projection"), 1)
 
     def rules(self, arch: TextEncoderArchitecture, prefix: str) -> Iterator[TensorRule]:
         """Every tensor of the text encoder."""

@@ -8,6 +8,9 @@ from converter.weights import Array
 
 Shape = tuple[int, ...]
 
+HEAD_SIZE = 64
+"""Channels per attention head of every CLIP, and of the UNets from SD2 on."""
+
 
 def extent(info: TensorInfo | None, axis: int) -> int:
     """The length of a tensor along an axis; 0 where there is no such tensor or axis."""

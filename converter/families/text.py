@@ -7,9 +7,7 @@ from typing import ClassVar
 
 from converter.architecture import TextEncoderArchitecture
 from converter.checkpoint import TensorInfo
-from converter.families.rules import TensorRule, extent
-
-HEAD_SIZE = 64
+from converter.families.rules import HEAD_SIZE, TensorRule, extent
 
 
 @dataclass(frozen=True)
@@ -28,13 +26,42 @@ class TextLayout(ABC):
     projected: bool = False
 
     probe: ClassVar[str]
-    """A tensor that every such text encoder has."""
+    """The embedding of tokens, which every such text encoder has."""
+    positions: ClassVar[str]
+    """The embedding of positions."""
+    layers: ClassVar[str]
+    """What the layers' names begin with, before their number."""
+    first_mlp: ClassVar[str]
+    """The first matrix of a layer's MLP."""
     unused: ClassVar[tuple[str, ...]]
     """Beginnings of names that files carry below the prefix and that no graph needs."""
 
-    @abstractmethod
     def infer(self, tensors: Mapping[str, TensorInfo]) -> TextEncoderArchitecture | None:
         """Read the hyper-parameters; None when there is no such text encoder."""
+        prefix = self.prefix(tensors)
+        tokens = tensors.get(f"{prefix}{self.probe}")
+        positions = tensors.get(f"{prefix}{self.positions}")
+        first = tensors.get(f"{prefix}{self.layers}0.{self.first_mlp}")
+        if tokens is None or positions is None or first is None:
+            return None
+        width = extent(tokens, 1)
+        projection = self.projection_dim(tensors, prefix) or width
+        return TextEncoderArchitecture(
+            vocabulary=extent(tokens, 0),
+            positions=extent(positions, 0),
+            hidden_size=width,
+            intermediate_size=extent(first, 0),
+            layers=_count_layers(tensors, f"{prefix}{self.layers}"),
+            heads=max(1, width // HEAD_SIZE),
+            activation=self.activation,
+            clip_skip=self.clip_skip,
+            final_norm=self.final_norm,
+            projection_dim=projection if self.projected else 0,
+        )
+
+    @abstractmethod
+    def projection_dim(self, tensors: Mapping[str, TensorInfo], prefix: str) -> int:
+        """Numbers in the projected output, 0 when it is not in the file."""
 
     @abstractmethod
     def rules(self, arch: TextEncoderArchitecture, prefix: str) -> Iterator[TensorRule]:
@@ -48,31 +75,8 @@ class TextLayout(ABC):
         """Whether a file of these tensor names holds the text encoder in this layout."""
         return any(p + self.probe in names for p in self.prefixes)
 
-    def architecture(
-        self,
-        tokens: TensorInfo,
-        positions: TensorInfo,
-        first: TensorInfo,
-        layers: int,
-        projection: int,
-    ) -> TextEncoderArchitecture:
-        """Put together what the shapes of the two embeddings and of the first MLP tell."""
-        width = extent(tokens, 1)
-        return TextEncoderArchitecture(
-            vocabulary=extent(tokens, 0),
-            positions=extent(positions, 0),
-            hidden_size=width,
-            intermediate_size=extent(first, 0),
-            layers=layers,
-            heads=max(1, width // HEAD_SIZE),
-            activation=self.activation,
-            clip_skip=self.clip_skip,
-            final_norm=self.final_norm,
-            projection_dim=(projection or width) if self.projected else 0,
-        )
 
-
-def count_layers(tensors: Collection[str], prefix: str) -> int:
+def _count_layers(tensors: Collection[str], prefix: str) -> int:
     """Count the layers named ``<prefix>0.`` and so on."""
     numbers = {n.removeprefix(prefix).partition(".")[0] for n in tensors if n.startswith(prefix)}
     return len(numbers)

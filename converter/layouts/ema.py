@@ -8,8 +8,8 @@ from collections.abc import Mapping
 
 from converter.checkpoint import Checkpoint, TensorInfo
 from converter.errors import InputError
+from converter.families.unet import UNET_PREFIX
 
-UNET = "model.diffusion_model."
 EMA = "model_ema."
 
 
@@ -18,7 +18,7 @@ def ema_copies(tensors: Mapping[str, TensorInfo]) -> dict[str, TensorInfo]:
     copies = {
         name: EMA + name.removeprefix("model.").replace(".", "")
         for name in tensors
-        if name.startswith(UNET)
+        if name.startswith(UNET_PREFIX)
     }
     return {name: tensors[copy] for name, copy in copies.items() if copy in tensors}
 
@@ -29,7 +29,7 @@ def choose_ema(checkpoint: Checkpoint) -> Checkpoint:
     Raises InputError when one has no copy.
     """
     copies = ema_copies(checkpoint.tensors)
-    unet = [name for name in checkpoint.tensors if name.startswith(UNET)]
+    unet = [name for name in checkpoint.tensors if name.startswith(UNET_PREFIX)]
     if not copies or len(copies) < len(unet):
         without = next((name for name in unet if name not in copies), "no UNet")
         raise InputError(

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 from converter.checkpoint import Checkpoint, TensorInfo
 from converter.errors import InputError
+from converter.families.unet import UNET_PREFIX
+from converter.families.vae import VAE_PREFIX
 from converter.layouts.unet_names import original_unet_names
 from converter.layouts.vae_names import original_vae_names
 
@@ -63,8 +65,8 @@ SPELLINGS = {
 SPELLINGS["text_encoder_2"] = SPELLINGS["text_encoder"]
 
 PREFIXES = {
-    "unet": ("model.diffusion_model.", "diffusion_model.", "unet.", ""),
-    "vae": ("first_stage_model.", "vae.", ""),
+    "unet": (UNET_PREFIX, "diffusion_model.", "unet.", ""),
+    "vae": (VAE_PREFIX, "vae.", ""),
     "text_encoder": ("cond_stage_model.", "conditioner.embedders.0.", "text_encoder.", ""),
     "text_encoder_2": ("conditioner.embedders.1.", "text_encoder_2.", "cond_stage_model.", ""),
 }
@@ -100,7 +102,7 @@ def homes(family: str) -> Mapping[str, str]:
         }
     elif family == "sdxl-refiner":
         text = {"text_encoder_2": "conditioner.embedders.0."}
-    return {"unet": "model.diffusion_model.", "vae": "first_stage_model.", **text}
+    return {"unet": UNET_PREFIX, "vae": VAE_PREFIX, **text}
 
 
 def find_part(tensors: Mapping[str, TensorInfo], part: str) -> Part | None:

@@ -10,19 +10,13 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
-from diffusers.loaders.single_file_utils import (
-    convert_ldm_clip_checkpoint,
-    convert_ldm_unet_checkpoint,
-    convert_ldm_vae_checkpoint,
-)
-from transformers import CLIPTextConfig, CLIPTextModel
+from diffusers import StableDiffusionPipeline
 
 from converter.bundle import Bundle
 from converter.weights import Array
-from examples.small_models import SMALL
 from passes.weights import TRANSPOSED
 from tests.conftest import SmallModel
+from tests.converter import reference_models as references
 
 SCALE = 0.8
 
@@ -36,42 +30,11 @@ def original(small_model: SmallModel) -> Mapping[str, torch.Tensor]:
 @pytest.fixture(scope="module")
 def reference(original: Mapping[str, torch.Tensor], small_model: SmallModel) -> Any:
     """Diffusers' modules with diffusers' weights, the LoRA fused by peft."""
-    arch = SMALL.unet
-    text, vae_arch = SMALL.text_encoder, SMALL.vae
-    assert arch is not None and text is not None and vae_arch is not None
-    unet = UNet2DConditionModel(
-        block_out_channels=arch.block_channels,
-        cross_attention_dim=arch.context_dim,
-        attention_head_dim=arch.attention_heads,
-    )
-    unet.load_state_dict(convert_ldm_unet_checkpoint(dict(original), dict(unet.config)))
-    vae = AutoencoderKL(
-        block_out_channels=vae_arch.block_channels,
-        layers_per_block=vae_arch.layers_per_block,
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-    )
-    vae.load_state_dict(convert_ldm_vae_checkpoint(dict(original), dict(vae.config)))
-    clip = CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=text.vocabulary,
-            hidden_size=text.hidden_size,
-            intermediate_size=text.intermediate_size,
-            num_hidden_layers=text.layers,
-            num_attention_heads=text.heads,
-            eos_token_id=2,
-            bos_token_id=0,
-        )
-    )
-    states = convert_ldm_clip_checkpoint(dict(original))
-    prefix = "text_model."
-    flat = {key.removeprefix(prefix): value for key, value in states.items()}
-    clip.load_state_dict({k: v.float() for k, v in flat.items() if "position_ids" not in k})
     pipe = StableDiffusionPipeline(
-        vae=vae.float(),
-        text_encoder=clip,
+        vae=references.vae(original),
+        text_encoder=references.clip_l(original, layers=2, prefix=None),
         tokenizer=None,
-        unet=unet.float(),
+        unet=references.unet("sd15", original),
         scheduler=None,
         safety_checker=None,
         feature_extractor=None,

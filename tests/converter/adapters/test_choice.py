@@ -50,6 +50,19 @@ def test_paths_and_addresses_may_hold_a_colon(tmp_path: Path) -> None:
         assert AdapterChoice.parse(text) == AdapterChoice(Path(text))
 
 
+@pytest.mark.parametrize("scales", ["", ":0.8", ":0.8,unet=1,text=0.5", ":unet=1"])
+def test_only_the_file_is_looked_for(scales: str) -> None:
+    asked = []
+
+    def local(file: str) -> Path:
+        asked.append(file)
+        return FILE
+
+    address = "https://host/a.safetensors?type=Model"
+    choice = AdapterChoice.parse(address + scales, local)
+    assert (asked, choice) == ([address], AdapterChoice.parse(f"{FILE}{scales}"))
+
+
 DOWN, MID, UP = "down_blocks.1.resnets.0.conv1", "mid_block.resnets.0.conv1", "up_blocks.0.x"
 OUTSIDE, TEXT = "conv_in", "encoder.layers.0.mlp.fc1"
 

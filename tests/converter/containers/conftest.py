@@ -6,17 +6,10 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
-from diffusers.loaders.single_file_utils import (
-    convert_ldm_clip_checkpoint,
-    convert_ldm_unet_checkpoint,
-    convert_ldm_vae_checkpoint,
-)
 from huggingface_hub import save_torch_state_dict
-from transformers import CLIPTextConfig, CLIPTextModel
 
-from examples.small_models import SMALL
 from tests.conftest import SmallModel
+from tests.converter import reference_models as references
 
 Weights = dict[str, torch.Tensor]
 
@@ -31,33 +24,11 @@ def weights(small_model: SmallModel) -> Weights:
 @pytest.fixture(scope="session")
 def modules(weights: Weights) -> dict[str, Any]:
     """Part -> diffusers' or transformers' module with the same weights, float32."""
-    arch, text, vae_arch = SMALL.unet, SMALL.text_encoder, SMALL.vae
-    assert arch is not None and text is not None and vae_arch is not None
-    unet = UNet2DConditionModel(
-        block_out_channels=arch.block_channels,
-        cross_attention_dim=arch.context_dim,
-        attention_head_dim=arch.attention_heads,
-    )
-    unet.load_state_dict(convert_ldm_unet_checkpoint(dict(weights), dict(unet.config)))
-    vae = AutoencoderKL(
-        block_out_channels=vae_arch.block_channels,
-        layers_per_block=vae_arch.layers_per_block,
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-    )
-    vae.load_state_dict(convert_ldm_vae_checkpoint(dict(weights), dict(vae.config)))
-    clip = CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=text.vocabulary,
-            hidden_size=text.hidden_size,
-            intermediate_size=text.intermediate_size,
-            num_hidden_layers=text.layers,
-            num_attention_heads=text.heads,
-        )
-    )
-    states = convert_ldm_clip_checkpoint(dict(weights))
-    clip.load_state_dict({k.removeprefix("text_model."): v.float() for k, v in states.items()})
-    return {"unet": unet, "vae": vae, "text_encoder": clip}
+    return {
+        "unet": references.unet("sd15", weights),
+        "vae": references.vae(weights),
+        "text_encoder": references.clip_l(weights, layers=2, prefix=None),
+    }
 
 
 @pytest.fixture(scope="session")

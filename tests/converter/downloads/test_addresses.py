@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from converter.downloads.addresses import HubFile, WebFile, parse_address
-from converter.downloads.fetch import local_adapter, local_path
+from converter.downloads.fetch import local_path
 from converter.errors import InputError
 
 DIGEST = "ab" * 32
@@ -25,7 +25,6 @@ def test_addresses_are_read() -> None:
 @pytest.mark.parametrize("text", ["model.safetensors", "/a/b:c", "C:\\x", "a/b", ""])
 def test_everything_else_is_a_path(text: str) -> None:
     assert local_path(text) == Path(text)
-    assert local_adapter(text) == text
 
 
 @pytest.mark.parametrize(
