@@ -15,10 +15,10 @@ from pathlib import Path
 import onnx
 import onnx_ir as ir
 
-from converter.architecture import Architecture, UNetArchitecture
+from converter.architecture import CONTROLNET, Architecture, UNetArchitecture
 from converter.cache import Cache, content_key
 from converter.components import complete, part, text_positions
-from converter.families.controlnet import CONTROLNET, copied_part, kind_of
+from converter.families.controlnet import copied_part, kind_of
 from converter.families.published import SD2, SD15, SD15_UNET, SDXL, SDXL_UNET
 from converter.files import replacing
 from converter.progress import Event, Progress, silent
