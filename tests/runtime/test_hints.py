@@ -38,16 +38,17 @@ def test_a_hint_is_read_and_written_back(
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "message"),
-    [
-        ("", ":much", "'much' is no number: write FILE.png:0.8"),
-        ("", ":nan", "'nan' is no number"),
-        ("not-here-", "", "there is no file .*: check the path"),
-    ],
+    ("scale", "message"),
+    [("much", "'much' is no number: write FILE.png:0.8"), ("nan", "'nan' is no number")],
 )
-def test_what_is_no_hint_is_refused(before: str, after: str, message: str, picture: Path) -> None:
+def test_what_is_no_scale_is_refused(scale: str, message: str, picture: Path) -> None:
     with pytest.raises(InputError, match=message):
-        HintFile.parse(f"{before}{picture}{after}")
+        HintFile.parse(f"{picture}:{scale}")
+
+
+def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"there is no file .*lost.png: check the path"):
+        HintFile.parse(f"controlnet={tmp_path}/lost.png:0.5")
 
 
 def test_a_picture_covers_the_size_and_keeps_its_shape(picture: Path) -> None:
