@@ -24,6 +24,7 @@ from converter.components import interface
 from converter.errors import InputError
 from converter.families.prediction import PREDICTION_TYPES, Prediction
 from converter.files import replacing, require_space, sha256_of
+from converter.graph_record import GraphRecord
 from converter.merged import MergedWeights
 from converter.model_files import ModelFiles
 from converter.profiles import InterfaceProfile, get_profile
@@ -159,12 +160,14 @@ def _plan(
         component, source.model.file, contents.result(), table, places, adapters
     )
     data = ir.to_proto(graph).SerializeToString(deterministic=True)
+    digest = _sha256(data)
+    GraphRecord(digest, len(data), places).save(key, mine)
     record = BundleComponent(
         name=component,
         graph=f"{component}/{GRAPH_FILE}",
         weights=f"{component}/{WEIGHTS_FILE}",
         interface=mine,
-        graph_sha256=_sha256(data),
+        graph_sha256=digest,
         weights_key=weights.key,
         weights_bytes=file_size(places),
         parameters=sum(place.nbytes // 4 for place in places.values()),
