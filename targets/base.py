@@ -193,6 +193,11 @@ class Target(ABC):
         del works
         return Cost()
 
+    def predict_run(self, work: Workload) -> float | None:
+        """What `run_seconds` will say of the artifact of this job."""
+        del work
+        return None
+
     def run_seconds(self, artifact: Artifact, folder: Path) -> float | None:
         """Estimate the seconds of one `infer` here; None where it is too short to matter."""
         del artifact, folder

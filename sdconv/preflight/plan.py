@@ -11,7 +11,7 @@ from converter.inspection import Inspection, inspect_model
 from converter.modules import require_torch
 from converter.profiles import DIFFUSERS, InterfaceProfile, get_profile
 from converter.source import check_source
-from sdconv.preflight.request import Here, Plan, PlanRequest, need_of
+from sdconv.preflight.request import Here, Plan, PlanRequest, Step, need_of
 from sdconv.preflight.steps import Prepared, compile_request
 from sdconv.preflight.verdict import problems
 from targets.base import Target, ToolchainError
@@ -35,7 +35,7 @@ def make_plan(request: PlanRequest) -> tuple[Inspection, Plan]:
     prepared = Prepared(request, target, profile, source, parts, here.one_disk)
     steps = prepared.steps(request.sizes)
     missing = _missing(request, found)
-    notes = list(filter(None, (why, *_notes(found, missing))))
+    notes = list(filter(None, (why, *_notes(found, missing, steps))))
     return found, Plan(
         request=request,
         profile=profile.name,
@@ -92,11 +92,18 @@ def _here(request: PlanRequest, target: Target, parts: Sequence[ComponentForecas
     return Here(Machine.here(), *disks, missing)
 
 
-def _notes(found: Inspection, missing: Mapping[str, str]) -> Iterator[str]:
+def _notes(found: Inspection, missing: Mapping[str, str], steps: Sequence[Step]) -> Iterator[str]:
     yield (
-        "compile then judges every artifact against torch, which is not in these numbers (six "
-        "minutes and 10 GB for full-size SD1.5 at 512x512); --no-validate leaves that for later"
+        "what judging against torch takes in memory is not predicted (10 GB for full-size SD1.5 at "
+        "512x512 on ONNX Runtime); compile leaves it out with --no-validate"
     )
+    judged = {(s.component, s.size) for s in steps if s.verb == "judge"}
+    compiled = [step for step in steps if step.verb == "compile"]
+    if unjudged := [s.label for s in compiled if (s.component, s.size) not in judged]:
+        yield (
+            f"too slow for the emulator in ten minutes each, so the verdict will be incomplete: "
+            f"{', '.join(label.removeprefix('compile ') for label in unjudged)}"
+        )
     for part, option in missing.items():
         yield f"no {part} in the file and none in these numbers: export takes it from {option} FILE"
     if found.architecture is not None and found.prediction.type == "unknown":

@@ -42,8 +42,9 @@ class PlanRequest:
 class Step:
     """One line of a plan: a verb, what it works on, and what that costs.
 
-    A `reused` step finds its result there; `cost` is then what finding it costs. The verb
-    ``start``, of no component, is the start-up of all commands together.
+    Verbs are those of the commands, ``trace`` for a template that has to be made, ``bind`` and
+    ``judge``, the end of a compilation, and ``start``, of no component: the start-up of all
+    commands together. A `reused` step finds its result there; its cost is that of finding it.
     """
 
     verb: str

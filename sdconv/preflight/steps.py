@@ -1,6 +1,6 @@
-"""The steps from checkpoint to artifacts, each with what its own part of the tool predicts."""
+"""The steps from checkpoint to judged artifacts, each as its own part of the tool predicts it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from converter.bundle import Bundle
@@ -13,6 +13,8 @@ from converter.source import Source
 from sdconv.preflight.request import PlanRequest, Step
 from targets.base import Target, Workload
 from targets.compile import CompileRequest, jobs_of
+from validate.cost import judge_seconds
+from validate.scenes import scenes
 
 START_SECONDS = 1.2
 """Python, its packages and the bundle's records, once a command (measured: 1.1 to 1.4 s)."""
@@ -35,10 +37,12 @@ class Prepared:
     def steps(self, sizes: Sequence[Size]) -> list[Step]:
         """Every step for these sizes."""
         commands = 1 if all(part.done for part in self.parts) else 2
+        works = _works(self, tuple(sizes))
         return [
             Step("start", "", None, "", Cost(seconds=commands * START_SECONDS)),
             *_export_steps(self.parts),
-            *_compile_steps(self, tuple(sizes)),
+            *_compile_steps(self, works),
+            *_judge_steps(self, works),
         ]
 
 
@@ -50,11 +54,10 @@ def _export_steps(parts: Sequence[ComponentForecast]) -> Iterator[Step]:
         yield Step("export", part.record.name, None, "", part.cost, part.done)
 
 
-def _compile_steps(prepared: Prepared, sizes: tuple[Size, ...]) -> Iterator[Step]:
-    request, target = prepared.request, prepared.target
-    records = {part.record.name: part.record for part in prepared.parts}
-    tensors = {part.record.name: part.tensors for part in prepared.parts}
-    architecture = prepared.source.architecture
+def _works(prepared: Prepared, sizes: tuple[Size, ...]) -> dict[str, list[Workload]]:
+    """Every job of the compilation by component, as far as the header tells."""
+    request, architecture = prepared.request, prepared.source.architecture
+    parts = {part.record.name: part for part in prepared.parts}
     bundle = Bundle(
         folder=request.bundle,
         family=architecture.family,
@@ -62,31 +65,49 @@ def _compile_steps(prepared: Prepared, sizes: tuple[Size, ...]) -> Iterator[Step
         profile=prepared.profile.name,
         batch=1,
         prediction_type=prepared.source.prediction.type,
-        components=records,
+        components={name: part.record for name, part in parts.items()},
     )
     wanted = replace(compile_request(request), sizes=sizes)
-    for component, jobs in jobs_of(wanted, bundle, target).items():
-        record = records[component]
-        works = [
+    return {
+        component: [
             Workload(
                 job=job,
-                weights_key=record.weights_key,
-                parameters=record.parameters,
-                weights_bytes=record.weights_bytes,
-                tensors=tensors[component],
+                weights_key=parts[component].record.weights_key,
+                parameters=parts[component].record.parameters,
+                weights_bytes=parts[component].record.weights_bytes,
+                tensors=parts[component].tensors,
                 operations=operations(component, architecture, job.batch, job.size),
             )
             for job in jobs
         ]
-        for work in works:
+        for component, jobs in jobs_of(wanted, bundle, prepared.target).items()
+    }
+
+
+def _compile_steps(prepared: Prepared, works: Mapping[str, list[Workload]]) -> Iterator[Step]:
+    target = prepared.target
+    for component, mine in works.items():
+        for work in mine:
             job = work.job
             reused = job.graph_sha256 != "" and target.is_compiled(job, work.weights_key)
             cost = Cost() if reused else target.predict(work)
             yield Step("compile", component, job.size, job.precision, cost, reused)
-        bind = target.predict_bind(works)
+        bind = target.predict_bind(mine)
         bind = replace(bind, written=0) if prepared.linked else bind
         if bind != Cost(memory=bind.memory):
             yield Step("bind", component, None, "", bind)
+
+
+def _judge_steps(prepared: Prepared, works: Mapping[str, list[Workload]]) -> Iterator[Step]:
+    """What can be judged in the time that an emulator is given."""
+    interfaces = {part.record.name: part.record.interface for part in prepared.parts}
+    for component, mine in works.items():
+        cases = len(scenes(component, interfaces[component]))
+        for work in mine:
+            seconds = judge_seconds(work, cases, prepared.target)
+            if seconds is not None:
+                size, precision = work.job.size, work.job.precision
+                yield Step("judge", component, size, precision, Cost(seconds=seconds))
 
 
 def compile_request(request: PlanRequest) -> CompileRequest:

@@ -14,7 +14,7 @@ from targets.base import Artifact, CompileJob, Runner, Skeleton, Target, Workloa
 from targets.sophgo.chips import get_chip
 from targets.sophgo.compilation import compile_graph, recipe
 from targets.sophgo.cost import bind_cost, compile_cost
-from targets.sophgo.emulation_time import emulation_seconds
+from targets.sophgo.emulation_time import emulation_seconds, predicted_seconds
 from targets.sophgo.emulator import EmulatorRunner
 from targets.sophgo.graphs import StaticGraph, find_static_graph, static_graph
 from targets.sophgo.packing import pack, stage_record
@@ -104,6 +104,10 @@ class SophgoTarget(Target):
     def predict_bind(self, works: Sequence[Workload]) -> Cost:
         """See `targets.sophgo.cost`."""
         return bind_cost(works)
+
+    def predict_run(self, work: Workload) -> float | None:
+        """Estimated seconds of one run on the emulator."""
+        return predicted_seconds(work)
 
     def bind(
         self, skeletons: Sequence[Skeleton], weights: WeightSource, folder: Path
