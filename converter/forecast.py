@@ -72,12 +72,11 @@ def forecast(
     every = sum(len(_needed(source, c)) for c in source.components)
     memory = round(BASE_MEMORY + MEMORY_PER_TENSOR * every)
     before = _whole_records(folder)
+    residual_ports = profile.residual_ports(source.architecture)
     forecasts = []
     for component in source.components:
         ports = profile.interface(component, source.architecture)
-        path, key = find_template(
-            component, source.architecture, residual_ports=profile.residual_ports
-        )
+        path, key = find_template(component, source.architecture, residual_ports=residual_ports)
         graph = find_record(key, ports)
         needed = _needed(source, component)
         record = BundleComponent(

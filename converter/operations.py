@@ -9,13 +9,15 @@ they are under 1 % of the arithmetic. No graph is looked at, so this takes milli
 import math
 import re
 
-from converter.architecture import Architecture
-from converter.components import rules, text_positions
+from converter.architecture import Architecture, UNetArchitecture, VaeArchitecture
+from converter.components import part, rules, text_positions
+from converter.families.unet import down_residuals
 from converter.sizes import LATENT_SCALE, Size
 
 ONCE = ("time_embedding.", "add_embedding.")
 """Layers that see one vector per picture; so does every `time_emb_proj`."""
 
+_HINT = re.compile(r"controlnet_cond_embedding\.(?:(conv_\w+)|blocks\.(\d+))\.")
 _BLOCK = re.compile(r"(?:encoder\.|decoder\.)?(down|up|mid)_block(?:s\.(\d+))?\.")
 
 
@@ -51,23 +53,37 @@ def _places(name: str, tokens: int, context: int) -> int:
 
 def _cells(component: str, architecture: Architecture, name: str, size: Size) -> int:
     """Latent cells, or pixels, at the level on which a layer puts out its result."""
-    unet, vae = architecture.unet, architecture.vae
-    if component == "unet":
-        assert unet is not None
-        levels, scale = len(unet.block_channels), LATENT_SCALE
+    described = part(architecture, component)
+    assert isinstance(described, UNetArchitecture | VaeArchitecture)
+    scale, levels = 1, len(described.block_channels)
+    if found := _HINT.match(name):  # it halves the picture's sides three times on its way
+        level = {"conv_in": 0, "conv_out": 3}.get(found[1], (int(found[2] or 0) + 1) // 2)
+    elif isinstance(described, UNetArchitecture):
+        scale = LATENT_SCALE
+        level = _unet_level(name, described)
     else:
-        assert vae is not None
-        levels, scale = len(vae.block_channels), 1
-    level = _level(name, levels)
+        level = _block_level(name, levels)
+        # The VAE's ends on the latents' side are as small as its middle.
+        if name.startswith(("encoder.conv_out.", "quant_", "post_quant_", "decoder.conv_in.")):
+            level = levels - 1
     return math.prod(-(-side // scale // 2**level) for side in (size.width, size.height))
 
 
-def _level(name: str, levels: int) -> int:
-    """How often the side was halved where this layer's result lies."""
+def _unet_level(name: str, unet: UNetArchitecture) -> int:
+    """The same for a UNet's or a ControlNet's layer, in halvings of the latents."""
+    levels = len(unet.block_channels)
+    if name.startswith("controlnet_mid_block."):
+        return levels - 1
+    if name.startswith("controlnet_down_blocks."):
+        return down_residuals(unet)[int(name.split(".")[1])][1]
+    return _block_level(name, levels)
+
+
+def _block_level(name: str, levels: int) -> int:
+    """How often the side was halved where this layer's result lies; 0 outside the blocks."""
     found = _BLOCK.match(name)
-    if found is None:  # the ends: the VAE's on the latents' side are as small as its middle
-        inner = ("encoder.conv_out.", "quant_conv.", "post_quant_conv.", "decoder.conv_in.")
-        return levels - 1 if name.startswith(inner) else 0
+    if found is None:
+        return 0
     block, index = found.groups()
     if block == "mid":
         return levels - 1

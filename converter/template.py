@@ -15,10 +15,11 @@ from pathlib import Path
 import onnx
 import onnx_ir as ir
 
-from converter.architecture import Architecture
+from converter.architecture import CONTROLNET, Architecture, UNetArchitecture
 from converter.cache import Cache, content_key
-from converter.components import PART_OF, complete, text_positions
-from converter.families.published import SD2, SD15, SDXL
+from converter.components import complete, part, text_positions
+from converter.families.controlnet import copied_part, kind_of
+from converter.families.published import SD2, SD15, SD15_UNET, SDXL, SDXL_UNET
 from converter.files import replacing
 from converter.progress import Event, Progress, silent
 from converter.sizes import LATENT_CHANNELS
@@ -35,8 +36,11 @@ TRACED_WITH = ("torch", "diffusers", "transformers", "onnxscript")
 SHIPPED_GRAPHS = (
     *((SD15, component, False) for component in complete(SD15)),
     (SD15, "unet", True),
+    (replace(SD15, controlnets=(copied_part(SD15_UNET),)), CONTROLNET, True),
     *((SD2, component, False) for component in complete(SD2)),
     *((SDXL, component, False) for component in complete(SDXL)),
+    (SDXL, "unet", True),
+    (replace(SDXL, controlnets=(copied_part(SDXL_UNET),)), CONTROLNET, True),
 )
 """Architecture, component, residual ports of every template that ships."""
 
@@ -48,13 +52,15 @@ def template_inputs(
 
     The family is not among them: architectures of two families that make the same graph share it.
     """
-    part = architecture.to_json()[PART_OF[component]]
-    if component == "unet":
-        part = {**part, "positions": text_positions(architecture)}
-    part.pop("scaling_factor", None)  # latents are scaled outside the graph
+    described = part(architecture, component)
+    assert described is not None
+    values = described.to_json()
+    if isinstance(described, UNetArchitecture):
+        values["positions"] = text_positions(architecture)
+    values.pop("scaling_factor", None)  # latents are scaled outside the graph
     return {
-        "component": component.removesuffix("_2"),
-        "architecture": content_key(part),
+        "component": kind_of(component).removesuffix("_2"),
+        "architecture": content_key(values),
         "residual ports": str(residual_ports and component == "unet"),
         "template format": TEMPLATE_FORMAT,
     }

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from converter.components import available, complete
 from converter.errors import InputError
 from converter.export import ExportRequest
+from converter.families.controlnet import is_controlnet
 from converter.folders import cache_folder
 from converter.forecast import ComponentForecast, forecast
 from converter.inspection import Inspection, inspect_model
@@ -65,11 +66,12 @@ def _profile(
 
 
 def _components(request: PlanRequest, found: Inspection) -> tuple[str, ...] | None:
-    """Those asked for, else of a complete model those that are there."""
+    """Those asked for, else of a complete model and its ControlNets those that are there."""
     if request.components is not None or found.architecture is None:
         return request.components
+    wanted = complete(found.architecture)
     present = available(found.architecture)
-    return tuple(c for c in complete(found.architecture) if c in present) or None
+    return tuple(c for c in present if c in wanted or is_controlnet(c)) or None
 
 
 def _missing(request: PlanRequest, found: Inspection) -> Mapping[str, str]:

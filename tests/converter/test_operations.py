@@ -1,13 +1,15 @@
 """Counted operations, against what torch counts in diffusers' and transformers' own modules."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
+from converter.families.controlnet import copied_part
 from converter.families.published import SD15, SDXL
 from converter.operations import operations
 from converter.sizes import Size
@@ -44,6 +46,28 @@ def test_every_family_of_unets(name: str) -> None:
     size = Size(104, 72)  # sides that no level halves evenly
     expected = run_unet(UNETS[name], 2, size)
     assert operations("unet", MODELS[name], 2, size) == expected
+
+
+@pytest.mark.parametrize("name", ["sd15", "sdxl"])
+def test_controlnets(name: str) -> None:
+    model = MODELS[name]
+    assert model.unet is not None
+    model = replace(model, controlnets=(copied_part(model.unet),))
+    with torch.device("meta"):
+        net: Any = ControlNetModel.from_unet(UNet2DConditionModel(**UNETS[name]))
+        extra: dict[str, Any] = {}
+        if name == "sdxl":
+            ids = {"text_embeds": torch.empty(1, 128), "time_ids": torch.empty(1, 6)}
+            extra["added_cond_kwargs"] = ids
+        expected = counted(
+            net.eval(),
+            torch.empty(1, 4, 8, 16),
+            torch.empty(1),
+            torch.empty(1, 77, UNETS[name]["cross_attention_dim"]),
+            torch.empty(1, 3, 64, 128),
+            **extra,
+        )
+    assert operations("controlnet", model, 1, Size(128, 64)) == expected
 
 
 def test_both_halves_of_the_vae_at_full_size() -> None:

@@ -271,6 +271,16 @@ def test_what_is_missing_is_named_in_notes_and_commands(
     assert "--vae" not in whole["commands"][0]
 
 
+def test_a_controlnet_is_a_component(plan: Callable[..., Planned]) -> None:
+    net = MINIATURE.with_name("mini-controlnet.safetensors")
+    words = ("--target", "onnxruntime", "--sizes", "64x64", "-c", str(net))
+    planned = plan(MINIATURE, *words)
+    stored = net.stat().st_size * 2  # float16 there, float32 in the bundle
+    assert close(step(planned, "export", "controlnet")["written"], stored, 0.15)
+    assert step(planned, "judge", "controlnet", "64x64")["seconds"] > 0
+    assert str(net) in planned["commands"][0]
+
+
 def test_a_missing_toolchain_is_the_first_command(
     plan: Callable[..., Planned], small_model: SmallModel
 ) -> None:
