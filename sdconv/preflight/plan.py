@@ -99,6 +99,10 @@ def _notes(found: Inspection, missing: Mapping[str, str], steps: Sequence[Step])
         "what judging against torch takes in memory is not predicted (10 GB for full-size SD1.5 at "
         "512x512 on ONNX Runtime); compile leaves it out with --no-validate"
     )
+    try:
+        require_torch("judging")
+    except InputError as e:
+        yield f"{e}; or compile with --no-validate"
     judged = {(s.component, s.size) for s in steps if s.verb == "judge"}
     compiled = [step for step in steps if step.verb == "compile"]
     if unjudged := [s.label for s in compiled if (s.component, s.size) not in judged]:

@@ -44,10 +44,12 @@ def _memory_problem(step: Step, prepared: Prepared, here: Here) -> str:
         f"end other programs, raise the container's limit, or use a machine with "
         f"{math.ceil(needed / 1e9)} GB"
     )
+    if step.verb == "bind":
+        return f"{line}; of one size nothing has to be combined: name one of --sizes at a time"
+    if step.verb != "compile":
+        return line
     fitting = [p for p in prepared.target.precisions if _memory_in(p, step, prepared) <= room]
-    if step.verb == "compile" and fitting:
-        line += f"; it fits with --precision {step.component}={fitting[0]}"
-    return line
+    return f"{line}; it fits with --precision {step.component}={fitting[0]}" if fitting else line
 
 
 def _memory_in(precision: str, step: Step, prepared: Prepared) -> int:

@@ -291,6 +291,22 @@ def test_a_missing_toolchain_is_the_first_command(
     assert [c[1] for c in planned["commands"][1:]] == ["export", "compile"]
 
 
+def test_without_torch_nothing_is_traced_or_judged(
+    plan: Callable[..., Planned],
+    small_model: SmallModel,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    words = ("--target", "onnxruntime", "--sizes", "64x64")
+    unknown = plan(small_model.checkpoint, *words)
+    assert unknown["code"] == 1
+    assert "tracing a new architecture needs torch" in unknown["problems"][0]
+    known = plan(write_header(tmp_path / "sd15.safetensors", SD15), *words)
+    assert any("judging needs torch" in note for note in known["notes"])
+    assert not any("torch" in problem for problem in known["problems"])
+
+
 def test_an_unknown_architecture_costs_a_trace(
     plan: Callable[..., Planned], small_model: SmallModel
 ) -> None:
@@ -314,6 +330,9 @@ def test_too_little_memory_is_a_problem_and_says_what_fits(
     assert re.search(r"compile unet 512x512 f32 needs 10\.\d+ GB of memory and 6\.00 GB", memory)
     assert memory.endswith("it fits with --precision unet=f16")
     assert not any("of memory" in p for p in plan(file, *words)["problems"])
+    monkeypatch.setattr(Machine, "here", lambda: Machine(5_450_000_000, 2))
+    three = plan(file, *words[:3], "512x512,768x512,512x768", *words[4:])["problems"]
+    assert any(p.startswith("bind unet needs") and "one of --sizes" in p for p in three)
 
 
 def test_too_little_disk_is_a_problem_and_says_what_fits(
