@@ -23,6 +23,7 @@ from converter.bundle import GRAPH_FILE, WEIGHTS_FILE, Bundle, BundleComponent
 from converter.errors import InputError
 from converter.families.prediction import PREDICTION_TYPES, Prediction
 from converter.files import replacing, require_space, sha256_of
+from converter.graph_record import GraphRecord
 from converter.merged import MergedWeights
 from converter.model_files import ModelFiles
 from converter.profiles import InterfaceProfile, get_profile
@@ -158,12 +159,14 @@ def _plan(
         component, source.model.file, contents.result(), table, places, adapters
     )
     data = ir.to_proto(graph).SerializeToString(deterministic=True)
+    digest, mine = _sha256(data), profile.interface(component, architecture)
+    GraphRecord(digest, len(data), places).save(key, mine)
     record = BundleComponent(
         name=component,
         graph=f"{component}/{GRAPH_FILE}",
         weights=f"{component}/{WEIGHTS_FILE}",
-        interface=profile.interface(component, architecture),
-        graph_sha256=_sha256(data),
+        interface=mine,
+        graph_sha256=digest,
         weights_key=weights.key,
         weights_bytes=file_size(places),
         parameters=sum(place.nbytes // 4 for place in places.values()),

@@ -14,7 +14,7 @@ from converter.families.registry import FAMILIES
 from converter.families.rules import TensorRule
 from converter.families.unet import down_residuals
 from converter.files import blake3_of
-from converter.inspection import inspect_model
+from converter.inspection import Inspection, inspect_model
 from converter.layouts.parts import OPTIONS
 from converter.model_files import Model, ModelFiles
 from converter.profiles import InterfaceProfile
@@ -30,12 +30,16 @@ class Source:
     components: tuple[str, ...]
     prediction: Prediction
 
-    def contents(self) -> Mapping[Path, str]:
-        """Hash every file that these components are read from."""
+    @property
+    def files(self) -> list[Path]:
+        """Every file that these components are read from."""
         tensors = self.model.file.tensors
         names = (rule.source for component in self.components for rule in self.tables[component])
-        used = self.model.file.with_tensors({name: tensors[name] for name in names})
-        return {file: blake3_of(file) for file in used.files}
+        return self.model.file.with_tensors({name: tensors[name] for name in names}).files
+
+    def contents(self) -> Mapping[Path, str]:
+        """Hash every file that these components are read from."""
+        return {file: blake3_of(file) for file in self.files}
 
 
 def open_source(
@@ -47,8 +51,17 @@ def open_source(
     missing, and for tensors that do not fit.
     """
     model = files.open()
+    return check_source(model, inspect_model(model), profile, components)
+
+
+def check_source(
+    model: Model,
+    found: Inspection,
+    profile: InterfaceProfile,
+    components: tuple[str, ...] | None,
+) -> Source:
+    """Do what `open_source` does with a model that was opened and inspected."""
     path, tensors = model.file.path, model.file.tensors
-    found = inspect_model(model)
     if found.family in NOT_EXPORTED:
         raise InputError(
             f"{path}: a {found.family} checkpoint, which is not exported: "

@@ -80,8 +80,7 @@ def load_template(
     channels = LATENT_CHANNELS
     if component == "unet" and architecture.unet is not None:
         channels = architecture.unet.in_channels
-        plain = replace(architecture.unet, in_channels=LATENT_CHANNELS)
-        architecture = replace(architecture, unet=plain)
+    architecture = _with_latents_alone(architecture)
     inputs = template_inputs(component, architecture, residual_ports=residual_ports)
     key = content_key(inputs)
     path = SHIPPED / _file_name(inputs)
@@ -101,6 +100,26 @@ def load_template(
     if channels != LATENT_CHANNELS:
         set_input_channels(model, channels)
     return model, key
+
+
+def find_template(
+    component: str, architecture: Architecture, *, residual_ports: bool
+) -> tuple[Path | None, str]:
+    """Where the template lies, None where it would have to be traced, and its key."""
+    architecture = _with_latents_alone(architecture)
+    inputs = template_inputs(component, architecture, residual_ports=residual_ports)
+    shipped = SHIPPED / _file_name(inputs)
+    if shipped.is_file():
+        return shipped, content_key(inputs)
+    entry = Cache("templates").find(inputs)
+    return None if entry is None else entry / GRAPH, content_key(inputs)
+
+
+def _with_latents_alone(architecture: Architecture) -> Architecture:
+    """The architecture whose template serves this one: its UNet takes latents and no mask."""
+    if architecture.unet is None:
+        return architecture
+    return replace(architecture, unet=replace(architecture.unet, in_channels=LATENT_CHANNELS))
 
 
 def set_input_channels(model: ir.Model, channels: int) -> None:

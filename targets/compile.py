@@ -69,7 +69,7 @@ def compile_bundle(request: CompileRequest, progress: Progress = silent) -> Mani
     """
     bundle = Bundle.load(request.bundle)
     target = get_target(request.target)
-    jobs = _jobs(request, bundle, target)
+    jobs = jobs_of(request, bundle, target)
     before = _earlier(request, bundle)
     target.check_ready()
     _say_profile(bundle, target, progress)
@@ -88,7 +88,7 @@ def compile_bundle(request: CompileRequest, progress: Progress = silent) -> Mani
     return manifest
 
 
-def _jobs(request: CompileRequest, bundle: Bundle, target: Target) -> dict[str, list[CompileJob]]:
+def jobs_of(request: CompileRequest, bundle: Bundle, target: Target) -> dict[str, list[CompileJob]]:
     """Every job by component, after checking everything that a user can have wrong."""
     names = request.components or tuple(bundle.components)
     for name in (*names, *request.precision):

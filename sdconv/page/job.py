@@ -20,8 +20,8 @@ from sdconv.page.workspace import Workspace
 from targets.compile import CompileRequest, compile_bundle, parse_precisions
 from targets.manifest import MANIFEST_FILE, Manifest
 from targets.registry import get_target
-from validate.base import Report
-from validate.validate import EMULATOR_BUDGET, ValidateRequest, validate
+from validate.base import EMULATOR_BUDGET, Report
+from validate.validate import ValidateRequest, validate
 
 STEPS = ("export", "compile", "validate")
 
