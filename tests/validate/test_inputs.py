@@ -143,8 +143,8 @@ def test_unknown_ports_and_components_list_the_known() -> None:
     strange = Interface((Port("pixels", "float32", LATENT),), ())
     with pytest.raises(InputError, match="'pixels': known are sample, image"):
         cases("vae_encoder", strange, NOTHING)
-    with pytest.raises(InputError, match="text_encoder_2, unet, vae_encoder, vae_decoder"):
-        scenes("controlnet", strange)
+    with pytest.raises(InputError, match="text_encoder_2, controlnet, unet, vae_encoder, "):
+        scenes("safety_checker", strange)
 
 
 def test_what_sdxl_and_lcms_are_told_looks_real() -> None:
@@ -171,3 +171,18 @@ def test_stand_ins_are_named() -> None:
     assert "the bundle has no text_encoder" in stand_ins("unet", ["unet", "vae_encoder"])
     assert stand_ins("unet", ["unet", "vae_encoder", "text_encoder"]) == ""
     assert stand_ins("text_encoder", ["text_encoder"]) == ""
+
+
+def test_a_controlnet_is_fed_as_the_unet_is_and_with_edges() -> None:
+    latent = ("batch", 4, "height/8", "width/8")
+    ports = (
+        Port("sample", "float32", latent),
+        Port("image", "float32", ("batch", 3, "height", "width")),
+        Port("timestep", "float32", (1,)),
+    )
+    for component in ("controlnet", "controlnet_2"):
+        for case in cases(component, Interface(ports, ()), NOTHING):
+            edges = case.inputs["image"]
+            assert set(np.unique(edges)) == {0, 1}
+            assert 0.005 < edges.mean() < 0.7
+            assert (edges[:, 0] == edges[:, 2]).all()
