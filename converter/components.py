@@ -13,6 +13,8 @@ from converter.sizes import LATENT_SCALE
 COMPONENTS = ("text_encoder", "text_encoder_2", "unet", "vae_encoder", "vae_decoder")
 """Every kind of component, in the order in which a picture passes them."""
 
+TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
+
 PART_OF = {
     "text_encoder": "text_encoder",
     "text_encoder_2": "text_encoder_2",
@@ -62,7 +64,7 @@ def interface(component: str, architecture: Architecture, *, residual_ports: boo
     With `residual_ports` the UNet also takes what a ControlNet adds: the residual of the middle
     block, then one per down-block output.
     """
-    if component in ("text_encoder", "text_encoder_2"):
+    if component in TEXT_ENCODERS:
         text = getattr(architecture, PART_OF[component])
         assert text is not None
         return _text_interface(text)

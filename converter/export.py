@@ -42,7 +42,8 @@ class ExportRequest:
     `prediction` (``epsilon``, ``v_prediction``) and `zero_terminal_snr` override what the file
     tells. No graph depends on them: they are recorded for whoever samples.
 
-    `parts`, `variant` and `ema` are those of `ModelFiles`.
+    `parts`, `variant` and `ema` are those of `ModelFiles`, `clip_skip` that of
+    `converter.clip_skip`.
     """
 
     checkpoint: Path | None
@@ -57,6 +58,7 @@ class ExportRequest:
     parts: Mapping[str, Path] = field(default_factory=dict)
     variant: str | None = None
     ema: bool = False
+    clip_skip: int | None = None
 
     @property
     def files(self) -> ModelFiles:
@@ -75,6 +77,8 @@ class ExportRequest:
             words += ["--prediction", self.prediction]
         if self.zero_terminal_snr:
             words += ["--zero-terminal-snr"]
+        if self.clip_skip is not None:
+            words += ["--clip-skip", str(self.clip_skip)]
         return [*words, "--allow-unused"] if self.allow_unused else words
 
 
@@ -95,7 +99,7 @@ def export(request: ExportRequest, progress: Progress = silent) -> Bundle:
     profile = get_profile(request.profile)
     if request.batch < 1:
         raise InputError(f"batch {request.batch}: it must be at least 1")
-    source = open_source(request.files, profile, request.components)
+    source = open_source(request.files, profile, request.components, request.clip_skip)
     source = replace(source, prediction=_prediction(request, source.prediction))
     with ThreadPoolExecutor(1) as pool:  # hashing gigabytes overlaps with what does not need it
         contents = pool.submit(source.contents)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from converter.architecture import Architecture
+from converter.clip_skip import with_clip_skip
 from converter.components import COMPONENTS, PART_OF, available, complete, rules
 from converter.errors import InputError
 from converter.families.detect import NOT_EXPORTED
@@ -37,9 +38,14 @@ class Source:
 
 
 def open_source(
-    files: ModelFiles, profile: InterfaceProfile, components: tuple[str, ...] | None
+    files: ModelFiles,
+    profile: InterfaceProfile,
+    components: tuple[str, ...] | None,
+    clip_skip: int | None = None,
 ) -> Source:
     """Open a model and choose what to export (None: everything that it must hold).
+
+    `clip_skip` is that of `converter.clip_skip`.
 
     Raises InputError, naming what to do, for a file of another kind or family, for a part that is
     missing, and for tensors that do not fit.
@@ -76,6 +82,7 @@ def open_source(
             f"{'; '.join(problems[:5])}{'; ...' if len(problems) > 5 else ''}: "
             "see them all with 'sdconv inspect'; download the file again, or use another one"
         )
+    architecture = with_clip_skip(architecture, chosen, clip_skip)
     tables = {c: rules(c, architecture, tensors) for c in available(architecture)}
     return Source(model, architecture, tables, chosen, found.prediction)
 

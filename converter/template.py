@@ -18,7 +18,7 @@ import onnx_ir as ir
 from converter.architecture import Architecture
 from converter.cache import Cache, content_key
 from converter.components import PART_OF, complete, text_positions
-from converter.families.published import SD2, SD15, SDXL
+from converter.families.published import SD2, SD15, SD15_CLIP_SKIP_2, SDXL
 from converter.files import replacing
 from converter.progress import Event, Progress, silent
 from converter.sizes import LATENT_CHANNELS
@@ -35,6 +35,7 @@ TRACED_WITH = ("torch", "diffusers", "transformers", "onnxscript")
 SHIPPED_GRAPHS = (
     *((SD15, component, False) for component in complete(SD15)),
     (SD15, "unet", True),
+    (SD15_CLIP_SKIP_2, "text_encoder", False),
     *((SD2, component, False) for component in complete(SD2)),
     *((SDXL, component, False) for component in complete(SDXL)),
 )

@@ -54,6 +54,14 @@ def export(
     ] = None,
     prediction: model_options.Prediction = None,
     zero_terminal_snr: model_options.ZeroTerminalSnr = False,
+    clip_skip: Annotated[
+        int | None,
+        typer.Option(
+            "--clip-skip",
+            help="Hidden state of the text encoders: 1 is the family's own (SD1.x: the last layer; "
+            "SD2, SDXL: the one before it), 2 one layer earlier (diffusers' clip_skip=1).",
+        ),
+    ] = None,
     allow_unused: Annotated[
         bool, typer.Option("--allow-unused", help="Merge a LoRA although some keys do not fit.")
     ] = False,
@@ -92,6 +100,7 @@ def export(
             ema=ema,
             prediction=prediction,
             zero_terminal_snr=zero_terminal_snr,
+            clip_skip=clip_skip,
         )
         bundle = run(request, progress)
         if format_ != Format.onnx:
