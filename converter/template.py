@@ -15,13 +15,15 @@ from pathlib import Path
 import onnx
 import onnx_ir as ir
 
-from converter.architecture import Architecture
+from converter.architecture import CLIP_VOCABULARY, Architecture
 from converter.cache import Cache, content_key
-from converter.components import PART_OF, complete, text_positions
+from converter.components import PART_OF, TEXT_ENCODERS, complete, text_positions
 from converter.families.published import SD2, SD15, SD15_CLIP_SKIP_2, SDXL
+from converter.families.text import VOCABULARY_TABLE
 from converter.files import replacing
 from converter.progress import Event, Progress, silent
 from converter.sizes import LATENT_CHANNELS
+from passes.pool_at_end_token import PoolAtEndTokenPass
 from passes.weights import plan_offsets
 
 TEMPLATE_FORMAT = "1"
@@ -72,12 +74,8 @@ def load_template(
 
     Raises InputError when it has to be traced and the torch extra is not installed.
     """
-    channels = LATENT_CHANNELS
-    if component == "unet" and architecture.unet is not None:
-        channels = architecture.unet.in_channels
-        plain = replace(architecture.unet, in_channels=LATENT_CHANNELS)
-        architecture = replace(architecture, unet=plain)
-    inputs = template_inputs(component, architecture, residual_ports=residual_ports)
+    plain = _plain(component, architecture)
+    inputs = template_inputs(component, plain, residual_ports=residual_ports)
     key = content_key(inputs)
     path = SHIPPED / _file_name(inputs)
 
@@ -86,16 +84,28 @@ def load_template(
 
         stage = f"trace {component}"
         progress(Event(stage, 0.0, "first time for this architecture, about a minute"))
-        _write(trace(component, architecture, residual_ports=residual_ports), folder / GRAPH)
+        _write(trace(component, plain, residual_ports=residual_ports), folder / GRAPH)
         progress(Event(stage, 1.0))
 
     if not path.is_file():
         label = f"{architecture.family} {component}"
         path = Cache("templates").make(label, inputs, build).path / GRAPH
     model = _read(path)
-    if channels != LATENT_CHANNELS:
-        set_input_channels(model, channels)
+    if plain != architecture and component in TEXT_ENCODERS:
+        set_vocabulary(model, getattr(architecture, component).vocabulary)
+    elif plain != architecture and architecture.unet is not None:
+        set_input_channels(model, architecture.unet.in_channels)
     return model, key
+
+
+def _plain(component: str, architecture: Architecture) -> Architecture:
+    """The architecture whose template serves: CLIP's own tokens, a latent's own channels."""
+    part = getattr(architecture, PART_OF[component])
+    if component in TEXT_ENCODERS:
+        part = replace(part, vocabulary=min(part.vocabulary, CLIP_VOCABULARY))
+    elif component == "unet":
+        part = replace(part, in_channels=LATENT_CHANNELS)
+    return replace(architecture, **{PART_OF[component]: part})
 
 
 def set_input_channels(model: ir.Model, channels: int) -> None:
@@ -105,6 +115,15 @@ def set_input_channels(model: ir.Model, channels: int) -> None:
         assert value.shape is not None
         value.shape = ir.Shape([*value.shape[:1], channels, *value.shape[2:]])
     plan_offsets(model)
+
+
+def set_vocabulary(model: ir.Model, vocabulary: int) -> None:
+    """Let a text encoder's graph take this many tokens, of which CLIP's own are the first."""
+    tokens = model.graph.initializers[VOCABULARY_TABLE]
+    assert tokens.shape is not None
+    tokens.shape = ir.Shape([vocabulary, *tokens.shape[1:]])
+    plan_offsets(model)
+    PoolAtEndTokenPass(CLIP_VOCABULARY - 1)(model)
 
 
 def _file_name(inputs: dict[str, str]) -> str:
