@@ -21,6 +21,9 @@ from converter.adapters.lcm import recommended_sampling
 from converter.adapters.load import load_adapters
 from converter.bundle import GRAPH_FILE, WEIGHTS_FILE, Bundle, BundleComponent
 from converter.components import interface
+from converter.embeddings.choice import EmbeddingChoice
+from converter.embeddings.embedding import appended_rows, with_embeddings
+from converter.embeddings.load import load_embeddings
 from converter.errors import InputError
 from converter.families.prediction import PREDICTION_TYPES, Prediction
 from converter.files import replacing, require_space, sha256_of
@@ -59,6 +62,7 @@ class ExportRequest:
     variant: str | None = None
     ema: bool = False
     clip_skip: int | None = None
+    embeddings: tuple[EmbeddingChoice, ...] = ()
 
     @property
     def files(self) -> ModelFiles:
@@ -79,6 +83,8 @@ class ExportRequest:
             words += ["--zero-terminal-snr"]
         if self.clip_skip is not None:
             words += ["--clip-skip", str(self.clip_skip)]
+        for embedding in self.embeddings:
+            words += ["--embedding", str(embedding)]
         return [*words, "--allow-unused"] if self.allow_unused else words
 
 
@@ -101,6 +107,9 @@ def export(request: ExportRequest, progress: Progress = silent) -> Bundle:
         raise InputError(f"batch {request.batch}: it must be at least 1")
     source = open_source(request.files, profile, request.components, request.clip_skip)
     source = replace(source, prediction=_prediction(request, source.prediction))
+    embeddings = load_embeddings(request.embeddings, source.architecture, source.components)
+    architecture = with_embeddings(source.architecture, embeddings)
+    source = replace(source, architecture=architecture, embeddings=embeddings)
     with ThreadPoolExecutor(1) as pool:  # hashing gigabytes overlaps with what does not need it
         contents = pool.submit(source.contents)
         adapted = AdaptedModel.of(source.architecture.family, source.tables, source.components)
@@ -159,8 +168,9 @@ def _plan(
     pipelines.present([(p.name, p.dtype) for p in mine.inputs], kept).run(graph)
     places = weight_places(graph)
     table = source.tables[component]
+    appended = appended_rows(source.embeddings, component)
     weights = MergedWeights(
-        component, source.model.file, contents.result(), table, places, adapters
+        component, source.model.file, contents.result(), table, places, adapters, appended
     )
     data = ir.to_proto(graph).SerializeToString(deterministic=True)
     record = BundleComponent(
@@ -209,6 +219,7 @@ def _bundle(
         adapters=[adapter.record() for adapter in adapters],
         sampling=recommended_sampling(adapters),
         command=request.command(),
+        embeddings=[embedding.record() for embedding in source.embeddings],
         versions={p: importlib.metadata.version(p) for p in ("sdconv", "onnx", "onnx-ir")},
     )
 

@@ -1,12 +1,13 @@
 """What an export reads: a checked model, its family's tables, the components to write."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from converter.architecture import Architecture
 from converter.clip_skip import with_clip_skip
 from converter.components import COMPONENTS, PART_OF, available, complete, rules
+from converter.embeddings.embedding import Embedding
 from converter.errors import InputError
 from converter.families.detect import NOT_EXPORTED
 from converter.families.prediction import Prediction
@@ -21,13 +22,18 @@ from converter.profiles import InterfaceProfile
 
 @dataclass(frozen=True)
 class Source:
-    """A checked model: its tensors, architecture, tables, the components to export."""
+    """A checked model: its tensors, architecture, tables, the components to export.
+
+    The tables are of what the checkpoint holds, without `embeddings`; the architecture is of what
+    is exported, with them.
+    """
 
     model: Model
     architecture: Architecture
     tables: Mapping[str, list[TensorRule]]
     components: tuple[str, ...]
     prediction: Prediction
+    embeddings: Sequence[Embedding] = ()
 
     def contents(self) -> Mapping[Path, str]:
         """Hash every file that these components are read from."""
@@ -90,6 +96,8 @@ def open_source(
 def _advice(kind: str) -> str:
     if kind == "lora":
         return "pass a LoRA with -l, beside a checkpoint"
+    if kind == "textual_inversion":
+        return "pass it with --embedding, beside a checkpoint"
     return "give a full checkpoint"
 
 
