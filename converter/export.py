@@ -20,7 +20,6 @@ from converter.adapters.choice import AdapterChoice
 from converter.adapters.lcm import recommended_sampling
 from converter.adapters.load import load_adapters
 from converter.bundle import GRAPH_FILE, WEIGHTS_FILE, Bundle, BundleComponent
-from converter.components import interface
 from converter.embeddings.choice import EmbeddingChoice
 from converter.embeddings.embedding import appended_rows, with_embeddings
 from converter.embeddings.load import load_embeddings
@@ -45,7 +44,7 @@ class ExportRequest:
     `prediction` (``epsilon``, ``v_prediction``) and `zero_terminal_snr` override what the file
     tells. No graph depends on them: they are recorded for whoever samples.
 
-    `parts`, `variant` and `ema` are those of `ModelFiles`, `clip_skip` that of
+    `parts`, `variant`, `ema` and `controlnet_base` are those of `ModelFiles`, `clip_skip` that of
     `converter.clip_skip`.
     """
 
@@ -61,13 +60,14 @@ class ExportRequest:
     parts: Mapping[str, Path] = field(default_factory=dict)
     variant: str | None = None
     ema: bool = False
+    controlnet_base: Path | None = None
     clip_skip: int | None = None
     embeddings: tuple[EmbeddingChoice, ...] = ()
 
     @property
     def files(self) -> ModelFiles:
         """The files of the model."""
-        return ModelFiles(self.checkpoint, self.parts, self.variant, self.ema)
+        return ModelFiles(self.checkpoint, self.parts, self.variant, self.ema, self.controlnet_base)
 
     def command(self) -> list[str]:
         """The command line that makes the same request."""
@@ -159,13 +159,12 @@ def _plan(
     contents: Future[Mapping[Path, str]],
     progress: Progress,
 ) -> _Part:
-    ports = profile.residual_ports
     architecture = source.architecture
+    ports = profile.residual_ports(architecture)
     graph, key = load_template(component, architecture, residual_ports=ports, progress=progress)
-    canonical = interface(component, architecture, residual_ports=ports)
-    mine = profile.interface(component, architecture)
-    kept = profile.outputs(component, canonical)
-    pipelines.present([(p.name, p.dtype) for p in mine.inputs], kept).run(graph)
+    canonical = profile.canonical(component, architecture)
+    inputs = {n: (p.name, p.dtype) for n, p in profile.inputs(component, canonical).items()}
+    pipelines.present(inputs, profile.outputs(component, canonical)).run(graph)
     places = weight_places(graph)
     table = source.tables[component]
     appended = appended_rows(source.embeddings, component)
@@ -177,7 +176,7 @@ def _plan(
         name=component,
         graph=f"{component}/{GRAPH_FILE}",
         weights=f"{component}/{WEIGHTS_FILE}",
-        interface=mine,
+        interface=profile.interface(component, architecture),
         graph_sha256=_sha256(data),
         weights_key=weights.key,
         weights_bytes=file_size(places),

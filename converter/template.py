@@ -15,10 +15,23 @@ from pathlib import Path
 import onnx
 import onnx_ir as ir
 
-from converter.architecture import CLIP_VOCABULARY, Architecture
+from converter.architecture import (
+    CLIP_VOCABULARY,
+    Architecture,
+    TextEncoderArchitecture,
+    UNetArchitecture,
+)
 from converter.cache import Cache, content_key
-from converter.components import PART_OF, TEXT_ENCODERS, complete, text_positions
-from converter.families.published import SD2, SD15, SD15_CLIP_SKIP_2, SDXL
+from converter.components import complete, part, text_positions
+from converter.families.controlnet import CONTROLNET, copied_part, kind_of
+from converter.families.published import (
+    SD2,
+    SD15,
+    SD15_CLIP_SKIP_2,
+    SD15_UNET,
+    SDXL,
+    SDXL_UNET,
+)
 from converter.families.text import VOCABULARY_TABLE
 from converter.files import replacing
 from converter.progress import Event, Progress, silent
@@ -38,8 +51,11 @@ SHIPPED_GRAPHS = (
     *((SD15, component, False) for component in complete(SD15)),
     (SD15, "unet", True),
     (SD15_CLIP_SKIP_2, "text_encoder", False),
+    (replace(SD15, controlnets=(copied_part(SD15_UNET),)), CONTROLNET, True),
     *((SD2, component, False) for component in complete(SD2)),
     *((SDXL, component, False) for component in complete(SDXL)),
+    (SDXL, "unet", True),
+    (replace(SDXL, controlnets=(copied_part(SDXL_UNET),)), CONTROLNET, True),
 )
 """Architecture, component, residual ports of every template that ships."""
 
@@ -51,13 +67,15 @@ def template_inputs(
 
     The family is not among them: architectures of two families that make the same graph share it.
     """
-    part = architecture.to_json()[PART_OF[component]]
-    if component == "unet":
-        part = {**part, "positions": text_positions(architecture)}
-    part.pop("scaling_factor", None)  # latents are scaled outside the graph
+    described = part(architecture, component)
+    assert described is not None
+    values = described.to_json()
+    if isinstance(described, UNetArchitecture):
+        values["positions"] = text_positions(architecture)
+    values.pop("scaling_factor", None)  # latents are scaled outside the graph
     return {
-        "component": component.removesuffix("_2"),
-        "architecture": content_key(part),
+        "component": kind_of(component).removesuffix("_2"),
+        "architecture": content_key(values),
         "residual ports": str(residual_ports and component == "unet"),
         "template format": TEMPLATE_FORMAT,
     }
@@ -91,21 +109,25 @@ def load_template(
         label = f"{architecture.family} {component}"
         path = Cache("templates").make(label, inputs, build).path / GRAPH
     model = _read(path)
-    if plain != architecture and component in TEXT_ENCODERS:
-        set_vocabulary(model, getattr(architecture, component).vocabulary)
-    elif plain != architecture and architecture.unet is not None:
-        set_input_channels(model, architecture.unet.in_channels)
+    described = part(architecture, component)
+    if plain != architecture and isinstance(described, TextEncoderArchitecture):
+        set_vocabulary(model, described.vocabulary)
+    elif plain != architecture and isinstance(described, UNetArchitecture):
+        set_input_channels(model, described.in_channels)
     return model, key
 
 
 def _plain(component: str, architecture: Architecture) -> Architecture:
     """The architecture whose template serves: CLIP's own tokens, a latent's own channels."""
-    part = getattr(architecture, PART_OF[component])
-    if component in TEXT_ENCODERS:
-        part = replace(part, vocabulary=min(part.vocabulary, CLIP_VOCABULARY))
-    elif component == "unet":
-        part = replace(part, in_channels=LATENT_CHANNELS)
-    return replace(architecture, **{PART_OF[component]: part})
+    described = part(architecture, component)
+    plain: UNetArchitecture | TextEncoderArchitecture
+    if isinstance(described, TextEncoderArchitecture):
+        plain = replace(described, vocabulary=min(described.vocabulary, CLIP_VOCABULARY))
+    elif component == "unet" and isinstance(described, UNetArchitecture):
+        plain = replace(described, in_channels=LATENT_CHANNELS)
+    else:
+        return architecture
+    return replace(architecture, **{component: plain})  # type: ignore[arg-type]  # its own part
 
 
 def set_input_channels(model: ir.Model, channels: int) -> None:

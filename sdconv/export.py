@@ -29,6 +29,8 @@ def export(
     vae: model_options.Vae = None,
     text_encoder: model_options.TextEncoder = None,
     text_encoder_2: model_options.TextEncoder2 = None,
+    controlnet: model_options.ControlNets = None,
+    controlnet_merge: model_options.ControlNetMerge = None,
     variant: model_options.Variant = None,
     ema: model_options.Ema = False,
     lora: model_options.Lora = None,
@@ -58,6 +60,7 @@ def export(
     from converter.embeddings.choice import EmbeddingChoice
     from converter.export import ExportRequest
     from converter.export import export as run
+    from converter.families.controlnet import controlnet_name
     from sdconv.console import progress_bar
 
     with progress_bar() as progress:
@@ -73,6 +76,7 @@ def export(
             "vae": vae,
             "text_encoder": text_encoder,
             "text_encoder_2": text_encoder_2,
+            **{controlnet_name(i): text for i, text in enumerate(controlnet or ())},
         }
         request = ExportRequest(
             checkpoint=None if checkpoint is None else fetched(checkpoint),
@@ -85,6 +89,7 @@ def export(
             parts={part: fetched(text) for part, text in parts.items() if text is not None},
             variant=variant,
             ema=ema,
+            controlnet_base=None if controlnet_merge is None else fetched(controlnet_merge),
             prediction=prediction,
             zero_terminal_snr=zero_terminal_snr,
             clip_skip=clip_skip,

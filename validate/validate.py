@@ -72,7 +72,7 @@ def validate(
     bundle = manifest.load_bundle(request.bundle)
     groups = plan(manifest, bundle)
     if request.picture is not None:
-        check_draws(bundle)
+        check_draws(bundle, request.picture.components)
     # 2. Run what was not run before.
     outcomes, bench = {}, None
     if not request.judge_only:

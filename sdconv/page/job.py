@@ -134,7 +134,7 @@ def _checked_sizes(form: Form, checkpoint: Path) -> tuple[Size, ...]:
     sizes = parse_sizes(form.sizes)
     architecture = inspect(checkpoint).architecture
     if architecture is not None:  # what is no checkpoint of a known family, `export` explains
-        ports = get_profile(form.profile).residual_ports
+        ports = get_profile(form.profile).residual_ports(architecture)
         for size in sizes:
             check_size(size, size_multiple(architecture, residual_ports=ports))
     return sizes

@@ -20,9 +20,11 @@ from converter.inspection import inspect
 from converter.modules import load_module
 from converter.sizes import Size, parse_sizes
 from converter.weights import Array
+from examples.mini import score
 from examples.mini.pictures import DAY, Scene
 from examples.mini.recognise import recognise
 from examples.mini.score import (
+    CONTROLLED,
     FILES,
     GUIDED,
     QUICK,
@@ -35,7 +37,6 @@ from examples.mini.score import (
     follow_edges,
     in_place,
     outlined,
-    with_controlnet,
 )
 from runtime.sampling import Pipeline
 from runtime.staging import open_artifacts, open_reference
@@ -97,7 +98,7 @@ def test_fifty_prompts_are_drawn_right(name: str, needed: float, exported: Expor
 @pytest.mark.slow
 def test_the_controlnet_puts_the_shape_where_the_edges_are() -> None:
     scenes = fixed_scenes()
-    with with_controlnet(FILES) as pipeline:
+    with score.reference(CONTROLLED, FILES) as pipeline:
         assert in_place(follow_edges(pipeline, scenes), scenes) >= 0.85
         without = draw(pipeline, scenes[:12], GUIDED)
     assert in_place(without, scenes[:12]) < 0.5
