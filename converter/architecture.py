@@ -106,6 +106,15 @@ class VaeArchitecture(_Json):
     scaling_factor: float
 
 
+CONTROLNET = "controlnet"
+
+
+def controlnet_name(index: int) -> str:
+    """``controlnet`` is the first (index 0), ``controlnet_2`` the second."""
+    return f"{CONTROLNET}_{index + 1}" if index else CONTROLNET
+
+
+Part = UNetArchitecture | TextEncoderArchitecture | VaeArchitecture
 _Part = TypeVar("_Part", bound=_Json)
 
 
@@ -123,6 +132,14 @@ class Architecture:
     vae: VaeArchitecture | None
     text_encoder_2: TextEncoderArchitecture | None = None
     controlnets: tuple[UNetArchitecture, ...] = ()
+
+    @property
+    def parts(self) -> dict[str, Part]:
+        """The parts that there are, by name."""
+        single = {"unet": self.unet, "text_encoder": self.text_encoder, "vae": self.vae}
+        single["text_encoder_2"] = self.text_encoder_2
+        nets = {controlnet_name(i): net for i, net in enumerate(self.controlnets)}
+        return {**{name: part for name, part in single.items() if part is not None}, **nets}
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values; `from_json` reads it back."""

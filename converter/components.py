@@ -3,13 +3,14 @@
 from collections.abc import Collection
 
 from converter.architecture import (
+    CONTROLNET,
     Architecture,
+    Part,
     TextEncoderArchitecture,
     UNetArchitecture,
-    VaeArchitecture,
 )
 from converter.errors import InputError
-from converter.families.controlnet import CONTROLNET, controlnet_name, is_controlnet
+from converter.families.controlnet import is_controlnet
 from converter.families.registry import FAMILIES
 from converter.families.rules import TensorRule
 from converter.families.unet import down_residuals
@@ -37,19 +38,9 @@ TEXT_POSITIONS = 77
 """Tokens of a prompt, where no text encoder tells: CLIP's."""
 
 
-Part = UNetArchitecture | TextEncoderArchitecture | VaeArchitecture
-
-
 def part(architecture: Architecture, component: str) -> Part | None:
     """The part of an architecture that describes a component; None when it is lacking."""
-    if is_controlnet(component):
-        return _controlnets(architecture).get(component)
-    found: Part | None = getattr(architecture, PART_OF[component])
-    return found
-
-
-def _controlnets(architecture: Architecture) -> dict[str, UNetArchitecture]:
-    return {controlnet_name(i): net for i, net in enumerate(architecture.controlnets)}
+    return architecture.parts.get(PART_OF.get(component, component))
 
 
 def complete(architecture: Architecture) -> tuple[str, ...]:
@@ -59,7 +50,8 @@ def complete(architecture: Architecture) -> tuple[str, ...]:
 
 def available(architecture: Architecture) -> tuple[str, ...]:
     """The components that a model of this architecture holds."""
-    names = {kind: [kind] for kind in COMPONENTS} | {CONTROLNET: list(_controlnets(architecture))}
+    names = {kind: [kind] for kind in COMPONENTS}
+    names[CONTROLNET] = [name for name in architecture.parts if is_controlnet(name)]
     every = (name for kind in COMPONENTS for name in names[kind])
     return tuple(name for name in every if part(architecture, name) is not None)
 

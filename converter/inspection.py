@@ -9,12 +9,12 @@ from typing import Any
 from converter.adapters.family import adapter_family
 from converter.adapters.keys import adapter_kind, group_keys, ranks, split_key
 from converter.adapters.lcm import is_lcm
-from converter.architecture import Architecture
+from converter.architecture import CONTROLNET, Architecture
 from converter.checkpoint import Checkpoint, TensorInfo
 from converter.components import PART_OF, available, complete, rules
 from converter.containers.opening import open_checkpoint
 from converter.embeddings.formats import find_vectors
-from converter.families.controlnet import CONTROLNET, DIFFERENCE, home, is_controlnet
+from converter.families.controlnet import DIFFERENCE, home, is_controlnet
 from converter.families.detect import NOT_EXPORTED, checkpoint_family
 from converter.families.prediction import Prediction, detect_prediction
 from converter.families.registry import FAMILIES

@@ -8,11 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from converter.architecture import CONTROLNET
 from converter.checkpoint import Checkpoint, TensorInfo
 from converter.containers.diffusers_folder import CONFIG
 from converter.containers.opening import open_checkpoint
 from converter.errors import InputError
-from converter.families.controlnet import CONTROLNET, is_controlnet, kind_of
+from converter.families.controlnet import is_controlnet, kind_of
 from converter.families.detect import checkpoint_family
 from converter.families.unet import UNET_PREFIX
 from converter.families.vae import VAE_PREFIX

@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from converter.architecture import Architecture
+from converter.architecture import CONTROLNET, Architecture
 from converter.components import interface
 from converter.errors import InputError
-from converter.families.controlnet import CONTROLNET, kind_of
+from converter.families.controlnet import kind_of
 from converter.interface import Interface, Port
 
 

@@ -17,13 +17,14 @@ import onnx_ir as ir
 
 from converter.architecture import (
     CLIP_VOCABULARY,
+    CONTROLNET,
     Architecture,
     TextEncoderArchitecture,
     UNetArchitecture,
 )
 from converter.cache import Cache, content_key
 from converter.components import complete, part, text_positions
-from converter.families.controlnet import CONTROLNET, copied_part, kind_of
+from converter.families.controlnet import copied_part, kind_of
 from converter.families.published import (
     SD2,
     SD15,

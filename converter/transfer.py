@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from itertools import count, takewhile
 
+from converter.architecture import controlnet_name
 from converter.checkpoint import Checkpoint, TensorInfo
 from converter.errors import InputError
-from converter.families.controlnet import DIFFERENCE, EXITS, controlnet_name, home
+from converter.families.controlnet import DIFFERENCE, EXITS, home
 from converter.families.unet import UNET_PREFIX
 
 

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
+from converter.architecture import CONTROLNET
 from converter.errors import InputError
-from converter.families.controlnet import CONTROLNET, is_controlnet
+from converter.families.controlnet import is_controlnet
 from converter.files import blake3_of
 from converter.sizes import Size
 from converter.weights import Array

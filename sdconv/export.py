@@ -56,11 +56,11 @@ def export(
 ) -> None:
     """Export a checkpoint (and LoRAs) to weightless-made ONNX graphs with weights beside them."""
     from converter.adapters.choice import AdapterChoice
+    from converter.architecture import controlnet_name
     from converter.downloads.fetch import local_path
     from converter.embeddings.choice import EmbeddingChoice
     from converter.export import ExportRequest
     from converter.export import export as run
-    from converter.families.controlnet import controlnet_name
     from sdconv.console import progress_bar
 
     with progress_bar() as progress:

@@ -45,16 +45,6 @@ def _print(found: Inspection) -> None:
     )
     for line in _files(found):
         out.print(line, markup=False, soft_wrap=True)
-    if found.adapter is not None:
-        ranks = ", ".join(map(str, found.adapter.rank)) or "none"
-        out.print(
-            f"{found.adapter.kind} for {found.adapter.target_family}, rank {ranks}, "
-            f"{found.adapter.modules} modules"
-        )
-    else:
-        terminal = ", zero terminal SNR" if found.prediction.zero_terminal_snr else ""
-        out.print(f"variant: {found.variant}")
-        out.print(f"prediction type: {found.prediction.type}{terminal} ({found.prediction.reason})")
     if found.components:
         table = Table("component", "present", "parameters", "stored as")
         for name, facts in found.components.items():
@@ -73,7 +63,7 @@ def _print(found: Inspection) -> None:
 
 
 def _files(found: Inspection) -> Iterator[str]:
-    """What the files are, and what they lack."""
+    """What the files are, what they lack, and what is in them."""
     yield f"container: {found.container}"
     for part, spelling in found.spellings.items():
         yield f"{part}: {spelling}"
@@ -81,3 +71,22 @@ def _files(found: Inspection) -> Iterator[str]:
         yield "it holds EMA copies of the UNet: export takes them with --ema"
     for part, option in found.missing.items():
         yield f"missing: {part}; export takes it from {option} FILE"
+    yield from _nature(found)
+
+
+def _nature(found: Inspection) -> Iterator[str]:
+    """What kind of model or adapter it is, and how a checkpoint is sampled."""
+    from converter.architecture import CONTROLNET
+
+    if found.adapter is not None:
+        ranks = ", ".join(map(str, found.adapter.rank)) or "none"
+        yield (
+            f"{found.adapter.kind} for {found.adapter.target_family}, rank {ranks}, "
+            f"{found.adapter.modules} modules"
+        )
+    elif found.kind == CONTROLNET:
+        yield "export takes it with -c, beside a checkpoint"
+    else:
+        terminal = ", zero terminal SNR" if found.prediction.zero_terminal_snr else ""
+        yield f"variant: {found.variant}"
+        yield f"prediction type: {found.prediction.type}{terminal} ({found.prediction.reason})"

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from converter.architecture import CONTROLNET
 from converter.errors import InputError
-from converter.families.controlnet import CONTROLNET, kind_of
+from converter.families.controlnet import kind_of
 from converter.interface import Interface
 from converter.sizes import LATENT_SCALE
 from converter.weights import Array

@@ -3,8 +3,9 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+from converter.architecture import CONTROLNET
 from converter.errors import InputError
-from converter.families.controlnet import CONTROLNET, kind_of
+from converter.families.controlnet import kind_of
 from converter.interface import Interface
 
 RECIPE_VERSION = 1

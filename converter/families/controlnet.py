@@ -7,13 +7,12 @@ the components ``controlnet``, ``controlnet_2`` and so on, in the order in which
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from converter.architecture import UNetArchitecture
+from converter.architecture import CONTROLNET, UNetArchitecture, controlnet_name
 from converter.checkpoint import TensorInfo
 from converter.families.infer_unet import infer_unet
 from converter.families.rules import Place, TensorRule
 from converter.families.unet import UNET_PREFIX, down_residuals, down_rules
 
-CONTROLNET = "controlnet"
 CONTROLNET_PREFIX = "control_model."
 """What the original files put before a ControlNet's names."""
 
@@ -27,11 +26,6 @@ DIFFERENCE = "difference"
 """A tensor of this name marks a ControlNet stored as its difference from the UNet."""
 
 Tensors = Mapping[str, TensorInfo]
-
-
-def controlnet_name(index: int) -> str:
-    """``controlnet`` is the first (index 0), ``controlnet_2`` the second."""
-    return f"{CONTROLNET}_{index + 1}" if index else CONTROLNET
 
 
 def is_controlnet(component: str) -> bool:

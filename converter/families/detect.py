@@ -2,9 +2,9 @@
 
 from collections.abc import Collection, Mapping
 
-from converter.architecture import TIME_ID_WIDTH
+from converter.architecture import CONTROLNET, TIME_ID_WIDTH
 from converter.checkpoint import TensorInfo
-from converter.families.controlnet import CONTROLNET, as_unet
+from converter.families.controlnet import as_unet
 from converter.families.registry import FAMILIES
 from converter.families.rules import extent
 from converter.families.sdxl_refiner import SDXL_REFINER

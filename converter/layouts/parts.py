@@ -9,10 +9,10 @@ CompVis' files keep them too; the families know both spellings of OpenCLIP's.
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
+from converter.architecture import CONTROLNET
 from converter.checkpoint import Checkpoint, TensorInfo
 from converter.errors import InputError
 from converter.families.controlnet import (
-    CONTROLNET,
     CONTROLNET_PREFIX,
     DIFFERENCE,
     home,

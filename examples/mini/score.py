@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from converter.adapters.choice import AdapterChoice
+from converter.architecture import CONTROLNET
 from converter.bundle import Bundle
 from converter.export import ExportRequest, export
-from converter.families.controlnet import CONTROLNET
 from converter.sizes import Size, parse_sizes
 from converter.weights import Array
 from examples.mini.pictures import DAY, DUSK, SHAPES, Palette, Scene, edges, random_scene

@@ -38,7 +38,7 @@ from examples.mini.score import (
     in_place,
     outlined,
 )
-from runtime.sampling import Pipeline
+from runtime.sampling import NEEDED, Pipeline
 from runtime.staging import open_artifacts, open_reference
 from targets.compile import CompileRequest, compile_bundle
 from targets.manifest import Manifest
@@ -162,6 +162,15 @@ def test_onnx_runtime_draws_the_same(exported: Exported, tmp_path: Path) -> None
     assert accuracy(pictures, FEW, DAY) >= 0.8
     for mine, wanted in zip(pictures, drawn(bundle, LCM, FEW), strict=True):
         assert np.abs(mine - wanted).max() < 1e-2
+
+
+def test_onnx_runtime_follows_a_hint(tmp_path: Path) -> None:
+    bundle = CONTROLLED.export(FILES, tmp_path / "bundle")
+    manifest = compiled(bundle, "onnxruntime", tmp_path / "artifacts")
+    needed = (*NEEDED, "controlnet")
+    target = get_target("onnxruntime")
+    with open_artifacts(manifest, bundle, target, SQUARE, needed) as pipeline:
+        assert in_place(follow_edges(pipeline, FEW), FEW) >= 0.8
 
 
 def compiled(bundle: Bundle, target: str, output: Path) -> Manifest:
