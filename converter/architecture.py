@@ -26,6 +26,9 @@ def _tuples(value: Any) -> Any:
     return tuple(_tuples(v) for v in value) if isinstance(value, list) else value
 
 
+CLIP_VOCABULARY = 49408
+"""Tokens that every published CLIP knows; the last of them ends a prompt."""
+
 TIME_ID_WIDTH = 256
 """Width of the sinusoidal embedding of each of SDXL's time ids (sizes and crops)."""
 

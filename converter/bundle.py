@@ -6,7 +6,7 @@
 
 `bundle.json` (schema 1) holds family, architecture, profile, batch, sources with their hashes,
 adapters with their ledgers, component records with the norms of what adapters changed, the command
-that made it, and versions.
+that made it, versions, and where there are any, embeddings with their token ids.
 """
 
 import mmap
@@ -73,6 +73,13 @@ class Bundle:
     versions: Mapping[str, str] = field(default_factory=dict)
     complete: bool = True
     zero_terminal_snr: bool = False
+    embeddings: Sequence[Mapping[str, Any]] = ()
+    """Names that prompts may hold, and the token ids that each stands for."""
+
+    @property
+    def words(self) -> Mapping[str, Sequence[int]]:
+        """Each embedding's name -> the token ids that take its place in a prompt."""
+        return {embedding["name"]: embedding["ids"] for embedding in self.embeddings}
 
     def save(self) -> None:
         """Write `bundle.json`, atomically."""
@@ -92,6 +99,8 @@ class Bundle:
             "command": list(self.command),
             "versions": self.versions,
         }
+        if self.embeddings:
+            record["embeddings"] = list(self.embeddings)
         write_json(self.folder / BUNDLE_FILE, record)
 
     @classmethod

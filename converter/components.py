@@ -22,6 +22,8 @@ COMPONENTS = (
 )  # fmt: skip
 """Every kind of component, in the order in which a picture passes them."""
 
+TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
+
 PART_OF = {
     "text_encoder": "text_encoder",
     "text_encoder_2": "text_encoder_2",

@@ -20,6 +20,9 @@ from converter.adapters.choice import AdapterChoice
 from converter.adapters.lcm import recommended_sampling
 from converter.adapters.load import load_adapters
 from converter.bundle import GRAPH_FILE, WEIGHTS_FILE, Bundle, BundleComponent
+from converter.embeddings.choice import EmbeddingChoice
+from converter.embeddings.embedding import appended_rows, with_embeddings
+from converter.embeddings.load import load_embeddings
 from converter.errors import InputError
 from converter.families.prediction import PREDICTION_TYPES, Prediction
 from converter.files import replacing, require_space, sha256_of
@@ -42,7 +45,8 @@ class ExportRequest:
     `prediction` (``epsilon``, ``v_prediction``) and `zero_terminal_snr` override what the file
     tells. No graph depends on them: they are recorded for whoever samples.
 
-    `parts`, `variant`, `ema` and `controlnet_base` are those of `ModelFiles`.
+    `parts`, `variant`, `ema` and `controlnet_base` are those of `ModelFiles`, `clip_skip` that of
+    `converter.clip_skip`.
     """
 
     checkpoint: Path | None
@@ -58,6 +62,8 @@ class ExportRequest:
     variant: str | None = None
     ema: bool = False
     controlnet_base: Path | None = None
+    clip_skip: int | None = None
+    embeddings: tuple[EmbeddingChoice, ...] = ()
 
     @property
     def files(self) -> ModelFiles:
@@ -76,6 +82,10 @@ class ExportRequest:
             words += ["--prediction", self.prediction]
         if self.zero_terminal_snr:
             words += ["--zero-terminal-snr"]
+        if self.clip_skip is not None:
+            words += ["--clip-skip", str(self.clip_skip)]
+        for embedding in self.embeddings:
+            words += ["--embedding", str(embedding)]
         return [*words, "--allow-unused"] if self.allow_unused else words
 
 
@@ -96,8 +106,11 @@ def export(request: ExportRequest, progress: Progress = silent) -> Bundle:
     profile = get_profile(request.profile)
     if request.batch < 1:
         raise InputError(f"batch {request.batch}: it must be at least 1")
-    source = open_source(request.files, profile, request.components)
+    source = open_source(request.files, profile, request.components, request.clip_skip)
     source = replace(source, prediction=_prediction(request, source.prediction))
+    embeddings = load_embeddings(request.embeddings, source.architecture, source.components)
+    architecture = with_embeddings(source.architecture, embeddings)
+    source = replace(source, architecture=architecture, embeddings=embeddings)
     with ThreadPoolExecutor(1) as pool:  # hashing gigabytes overlaps with what does not need it
         contents = pool.submit(source.contents)
         adapted = AdaptedModel.of(source.architecture.family, source.tables, source.components)
@@ -155,8 +168,9 @@ def _plan(
     pipelines.present(inputs, profile.outputs(component, canonical)).run(graph)
     places = weight_places(graph)
     table = source.tables[component]
+    appended = appended_rows(source.embeddings, component)
     weights = MergedWeights(
-        component, source.model.file, contents.result(), table, places, adapters
+        component, source.model.file, contents.result(), table, places, adapters, appended
     )
     data = ir.to_proto(graph).SerializeToString(deterministic=True)
     digest, mine = _sha256(data), profile.interface(component, architecture)
@@ -207,6 +221,7 @@ def _bundle(
         adapters=[adapter.record() for adapter in adapters],
         sampling=recommended_sampling(adapters),
         command=request.command(),
+        embeddings=[embedding.record() for embedding in source.embeddings],
         versions={p: importlib.metadata.version(p) for p in ("sdconv", "onnx", "onnx-ir")},
     )
 

@@ -112,7 +112,8 @@ def _weights_key(
         return ""
     try:
         table = source.tables[component]
-        return MergedWeights(component, source.model.file, contents, table, graph.places, ()).key
+        file, places = source.model.file, graph.places
+        return MergedWeights(component, file, contents, table, places, (), {}).key
     except InputError:
         return ""  # a record of another version
 

@@ -13,6 +13,7 @@ from converter.architecture import CONTROLNET, Architecture
 from converter.checkpoint import Checkpoint, TensorInfo
 from converter.components import PART_OF, available, complete, rules
 from converter.containers.opening import open_checkpoint
+from converter.embeddings.formats import find_vectors
 from converter.families.controlnet import DIFFERENCE, home, is_controlnet
 from converter.families.detect import NOT_EXPORTED, checkpoint_family
 from converter.families.prediction import Prediction, detect_prediction
@@ -135,7 +136,7 @@ def inspect(path: Path, variant: str | None = None) -> Inspection:
 def inspect_model(model: Model) -> Inspection:
     """Tell what a model is whose headers were read."""
     tensors = model.file.tensors
-    kind = _kind(tensors, model.spellings)
+    kind = _kind(model)
     if kind == "lora":
         family = adapter_family(tensors)
         components: dict[str, ComponentFacts] = {}
@@ -166,7 +167,8 @@ def inspect_model(model: Model) -> Inspection:
     )
 
 
-def _kind(tensors: Tensors, parts: Mapping[str, str]) -> str:
+def _kind(model: Model) -> str:
+    tensors, parts = model.file.tensors, model.spellings
     if adapter_kind(tensors) is not None:
         return "lora"
     if len(parts) == 1:
@@ -176,7 +178,7 @@ def _kind(tensors: Tensors, parts: Mapping[str, str]) -> str:
     for kind, prefixes in BARE.items():
         if any(name.startswith(prefixes) for name in tensors):
             return kind
-    return "unknown"
+    return "unknown" if find_vectors(model.file) is None else "textual_inversion"
 
 
 def _components(

@@ -1,6 +1,8 @@
 """The weight stream of an export: a checkpoint's tensors, renamed, merged, laid out, cast."""
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +20,20 @@ STREAM_FORMAT = "1"
 """Raise it whenever the same sources would give other bytes."""
 
 
+@dataclass(frozen=True)
+class AppendedRows:
+    """Rows behind a checkpoint's own: float32 [n, width], and the hashes of their files."""
+
+    rows: Array
+    contents: Sequence[str]
+
+
 class MergedWeights:
     """A `WeightSource` over a checkpoint and adapters, in the layout of a template.
 
     Values are float32: read as stored, cut out of a fused tensor, widened, changed by the adapters,
-    transposed where the graph wants the matrix so. The pages read are given back at once.
+    transposed where the graph wants the matrix so. Tensors that `appended` names end in its rows.
+    The pages read are given back at once.
     """
 
     file: Path | None = None
@@ -35,12 +46,15 @@ class MergedWeights:
         rules: Sequence[TensorRule],
         places: Mapping[str, Place],
         adapters: Sequence[Adapter],
+        appended: Mapping[str, AppendedRows],
     ) -> None:
         self._checkpoint = checkpoint
         self._places = places
         self._rules = {rule.name: rule for rule in rules if rule.needed}
         self._merger = Merger(component, adapters)
-        _check_complete(component, self._rules, places)
+        self._appended = appended
+        added = {name: more.rows.size for name, more in appended.items()}
+        _check_complete(component, self._rules, places, added)
         self.key = content_key(
             {
                 "stream format": STREAM_FORMAT,
@@ -51,6 +65,8 @@ class MergedWeights:
                 ],
                 "adapters": self._merger.identities,
                 "layout": [[n, p.shape, p.dtype, p.offset] for n, p in sorted(places.items())],
+                # Without any, the key is the one of before there were any.
+                **{f"appended to {name}": more.contents for name, more in appended.items()},
             }
         )
 
@@ -75,17 +91,23 @@ class MergedWeights:
         stored = self._merger.merge(rule.name, stored)
         if name.endswith(TRANSPOSED):
             stored = stored.T
-        out = np.empty(stored.shape, place.dtype)
-        np.copyto(out, stored, casting="same_kind")
+        out = np.empty(place.shape, place.dtype)
+        own, added = np.split(out.reshape(-1), [stored.size])
+        np.copyto(own.reshape(stored.shape), stored, casting="same_kind")
+        if name in self._appended:
+            np.copyto(added, self._appended[name].rows.reshape(-1))
         self._checkpoint.release(rule.source)
-        return out.reshape(place.shape)
+        return out
 
     def _rule(self, name: str) -> TensorRule:
         return self._rules[name.removesuffix(TRANSPOSED)]
 
 
 def _check_complete(
-    component: str, rules: Mapping[str, TensorRule], places: Mapping[str, Place]
+    component: str,
+    rules: Mapping[str, TensorRule],
+    places: Mapping[str, Place],
+    added: Mapping[str, int],
 ) -> None:
     wanted = {name.removesuffix(TRANSPOSED) for name in places}
     if wanted != rules.keys():
@@ -97,5 +119,6 @@ def _check_complete(
         )
     for name, place in places.items():
         rule = rules[name.removesuffix(TRANSPOSED)]
-        if np.prod(place.shape, dtype=np.int64) != np.prod(rule.shape, dtype=np.int64):
+        size = math.prod(rule.shape) + added.get(name, 0)
+        if math.prod(place.shape) != size:
             raise InputError(f"{component}: {name} is {place.shape} in the template, {rule.shape}")

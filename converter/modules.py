@@ -12,7 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from converter.architecture import Architecture, TextEncoderArchitecture, VaeArchitecture
+from converter.architecture import (
+    CLIP_VOCABULARY,
+    Architecture,
+    TextEncoderArchitecture,
+    VaeArchitecture,
+)
 from converter.components import part
 from converter.controlnet_module import controlnet_module
 from converter.errors import InputError
@@ -164,10 +169,10 @@ def _text_encoder(arch: TextEncoderArchitecture) -> torch.nn.Module:
         num_attention_heads=arch.heads,
         max_position_embeddings=arch.positions,
         hidden_act=arch.activation,
-        # Stable Diffusion's own ids: the pooled vector is taken at the highest token id, the
-        # first EOS.
+        # With 2 the pooled vector is taken at the highest token id, which is the first EOS
+        # unless ids stand behind CLIP's own: then EOS itself is looked for.
         bos_token_id=0,
-        eos_token_id=2,
+        eos_token_id=2 if arch.vocabulary <= CLIP_VOCABULARY else CLIP_VOCABULARY - 1,
     )
     # The default attention guards against fully masked rows with IsNaN and Where, which
     # accelerator compilers refuse; a causal mask has no such row.

@@ -1,11 +1,13 @@
 """What an export reads: a checked model, its family's tables, the components to write."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from converter.architecture import Architecture, UNetArchitecture
+from converter.clip_skip import with_clip_skip
 from converter.components import COMPONENTS, PART_OF, available, complete, part, rules
+from converter.embeddings.embedding import Embedding
 from converter.errors import InputError
 from converter.families.controlnet import as_unet, is_controlnet, kind_of
 from converter.families.detect import NOT_EXPORTED, checkpoint_family
@@ -22,13 +24,18 @@ from converter.profiles import InterfaceProfile
 
 @dataclass(frozen=True)
 class Source:
-    """A checked model: its tensors, architecture, tables, the components to export."""
+    """A checked model: its tensors, architecture, tables, the components to export.
+
+    The tables are of what the checkpoint holds, without `embeddings`; the architecture is of what
+    is exported, with them.
+    """
 
     model: Model
     architecture: Architecture
     tables: Mapping[str, list[TensorRule]]
     components: tuple[str, ...]
     prediction: Prediction
+    embeddings: Sequence[Embedding] = ()
 
     @property
     def files(self) -> list[Path]:
@@ -43,15 +50,20 @@ class Source:
 
 
 def open_source(
-    files: ModelFiles, profile: InterfaceProfile, components: tuple[str, ...] | None
+    files: ModelFiles,
+    profile: InterfaceProfile,
+    components: tuple[str, ...] | None,
+    clip_skip: int | None = None,
 ) -> Source:
     """Open a model and choose what to export (None: everything that it must hold).
+
+    `clip_skip` is that of `converter.clip_skip`.
 
     Raises InputError, naming what to do, for a file of another kind or family, for a part that is
     missing, and for tensors that do not fit.
     """
     model = files.open()
-    return check_source(model, inspect_model(model), profile, components)
+    return check_source(model, inspect_model(model), profile, components, clip_skip)
 
 
 def check_source(
@@ -59,6 +71,7 @@ def check_source(
     found: Inspection,
     profile: InterfaceProfile,
     components: tuple[str, ...] | None,
+    clip_skip: int | None = None,
 ) -> Source:
     """Do what `open_source` does with a model that was opened and inspected."""
     path, tensors = model.file.path, model.file.tensors
@@ -92,6 +105,7 @@ def check_source(
             f"{'; '.join(problems[:5])}{'; ...' if len(problems) > 5 else ''}: "
             "see them all with 'sdconv inspect'; download the file again, or use another one"
         )
+    architecture = with_clip_skip(architecture, chosen, clip_skip)
     tables = {c: rules(c, architecture, tensors) for c in available(architecture)}
     return Source(model, architecture, tables, chosen, found.prediction)
 
@@ -121,6 +135,8 @@ def _check_controlnets(model: Model, architecture: Architecture) -> None:
 def _advice(kind: str) -> str:
     if kind == "lora":
         return "pass a LoRA with -l, beside a checkpoint"
+    if kind == "textual_inversion":
+        return "pass it with --embedding, beside a checkpoint"
     return "give a full checkpoint"
 
 

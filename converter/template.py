@@ -15,14 +15,29 @@ from pathlib import Path
 import onnx
 import onnx_ir as ir
 
-from converter.architecture import CONTROLNET, Architecture, UNetArchitecture
+from converter.architecture import (
+    CLIP_VOCABULARY,
+    CONTROLNET,
+    Architecture,
+    TextEncoderArchitecture,
+    UNetArchitecture,
+)
 from converter.cache import Cache, content_key
 from converter.components import complete, part, text_positions
 from converter.families.controlnet import copied_part, kind_of
-from converter.families.published import SD2, SD15, SD15_UNET, SDXL, SDXL_UNET
+from converter.families.published import (
+    SD2,
+    SD15,
+    SD15_CLIP_SKIP_2,
+    SD15_UNET,
+    SDXL,
+    SDXL_UNET,
+)
+from converter.families.text import VOCABULARY_TABLE
 from converter.files import replacing
 from converter.progress import Event, Progress, silent
 from converter.sizes import LATENT_CHANNELS
+from passes.pool_at_end_token import PoolAtEndTokenPass
 from passes.weights import plan_offsets
 
 TEMPLATE_FORMAT = "1"
@@ -36,6 +51,7 @@ TRACED_WITH = ("torch", "diffusers", "transformers", "onnxscript")
 SHIPPED_GRAPHS = (
     *((SD15, component, False) for component in complete(SD15)),
     (SD15, "unet", True),
+    (SD15_CLIP_SKIP_2, "text_encoder", False),
     (replace(SD15, controlnets=(copied_part(SD15_UNET),)), CONTROLNET, True),
     *((SD2, component, False) for component in complete(SD2)),
     *((SDXL, component, False) for component in complete(SDXL)),
@@ -77,11 +93,8 @@ def load_template(
 
     Raises InputError when it has to be traced and the torch extra is not installed.
     """
-    channels = LATENT_CHANNELS
-    if component == "unet" and architecture.unet is not None:
-        channels = architecture.unet.in_channels
-    architecture = _with_latents_alone(architecture)
-    inputs = template_inputs(component, architecture, residual_ports=residual_ports)
+    plain = _plain(component, architecture)
+    inputs = template_inputs(component, plain, residual_ports=residual_ports)
     key = content_key(inputs)
     path = SHIPPED / _file_name(inputs)
 
@@ -90,15 +103,18 @@ def load_template(
 
         stage = f"trace {component}"
         progress(Event(stage, 0.0, "first time for this architecture, about a minute"))
-        _write(trace(component, architecture, residual_ports=residual_ports), folder / GRAPH)
+        _write(trace(component, plain, residual_ports=residual_ports), folder / GRAPH)
         progress(Event(stage, 1.0))
 
     if not path.is_file():
         label = f"{architecture.family} {component}"
         path = Cache("templates").make(label, inputs, build).path / GRAPH
     model = _read(path)
-    if channels != LATENT_CHANNELS:
-        set_input_channels(model, channels)
+    described = part(architecture, component)
+    if plain != architecture and isinstance(described, TextEncoderArchitecture):
+        set_vocabulary(model, described.vocabulary)
+    elif plain != architecture and isinstance(described, UNetArchitecture):
+        set_input_channels(model, described.in_channels)
     return model, key
 
 
@@ -106,8 +122,8 @@ def find_template(
     component: str, architecture: Architecture, *, residual_ports: bool
 ) -> tuple[Path | None, str]:
     """Where the template lies, None where it would have to be traced, and its key."""
-    architecture = _with_latents_alone(architecture)
-    inputs = template_inputs(component, architecture, residual_ports=residual_ports)
+    plain = _plain(component, architecture)
+    inputs = template_inputs(component, plain, residual_ports=residual_ports)
     shipped = SHIPPED / _file_name(inputs)
     if shipped.is_file():
         return shipped, content_key(inputs)
@@ -115,11 +131,17 @@ def find_template(
     return None if entry is None else entry / GRAPH, content_key(inputs)
 
 
-def _with_latents_alone(architecture: Architecture) -> Architecture:
-    """The architecture whose template serves this one: its UNet takes latents and no mask."""
-    if architecture.unet is None:
+def _plain(component: str, architecture: Architecture) -> Architecture:
+    """The architecture whose template serves: CLIP's own tokens, a latent's own channels."""
+    described = part(architecture, component)
+    plain: UNetArchitecture | TextEncoderArchitecture
+    if isinstance(described, TextEncoderArchitecture):
+        plain = replace(described, vocabulary=min(described.vocabulary, CLIP_VOCABULARY))
+    elif component == "unet" and isinstance(described, UNetArchitecture):
+        plain = replace(described, in_channels=LATENT_CHANNELS)
+    else:
         return architecture
-    return replace(architecture, unet=replace(architecture.unet, in_channels=LATENT_CHANNELS))
+    return replace(architecture, **{component: plain})  # type: ignore[arg-type]  # its own part
 
 
 def set_input_channels(model: ir.Model, channels: int) -> None:
@@ -129,6 +151,15 @@ def set_input_channels(model: ir.Model, channels: int) -> None:
         assert value.shape is not None
         value.shape = ir.Shape([*value.shape[:1], channels, *value.shape[2:]])
     plan_offsets(model)
+
+
+def set_vocabulary(model: ir.Model, vocabulary: int) -> None:
+    """Let a text encoder's graph take this many tokens, of which CLIP's own are the first."""
+    tokens = model.graph.initializers[VOCABULARY_TABLE]
+    assert tokens.shape is not None
+    tokens.shape = ir.Shape([vocabulary, *tokens.shape[1:]])
+    plan_offsets(model)
+    PoolAtEndTokenPass(CLIP_VOCABULARY - 1)(model)
 
 
 def _file_name(inputs: dict[str, str]) -> str:

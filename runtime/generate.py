@@ -39,7 +39,7 @@ def generate(request: GenerateRequest, progress: Progress = silent) -> Path:
     target = get_target(request.target)
     target.check_ready()
     steps = request.picture.steps
-    cut = overflow(request.picture.prompt)
+    cut = overflow(request.picture.prompt, bundle.words)
     note = f'the prompt is longer than 77 tokens; not used: "{cut}"' if cut else ""
     progress(Event("draw", 0, note))
     with open_artifacts(manifest, bundle, target, size, request.picture.components) as pipeline:

@@ -12,7 +12,7 @@ from converter.sizes import LATENT_CHANNELS, LATENT_SCALE, Size
 from converter.weights import Array
 from runtime.hints import Hint, HintFile
 from runtime.schedulers import Scheduler
-from runtime.tokenizer import END_TOKEN, tokenize
+from runtime.tokenizer import END_TOKEN, Words, tokenize
 from targets.base import Runner
 
 NEEDED = ("text_encoder", "unet", "vae_decoder")
@@ -131,7 +131,7 @@ class Pipeline:
 
     `networks` holds text_encoder, unet and vae_decoder, and where a hint is to be followed its
     controlnet, whose outputs have the names of the UNet's ports that they go to.
-    `padding` is the token behind the end of a prompt.
+    `padding` is the token behind the end of a prompt, `words` are the bundle's own.
     """
 
     networks: Mapping[str, Network]
@@ -140,6 +140,7 @@ class Pipeline:
     prediction_type: str = "epsilon"
     zero_terminal_snr: bool = False
     padding: int = END_TOKEN
+    words: Words = field(default_factory=dict)
 
     def draw(
         self,
@@ -176,7 +177,7 @@ class Pipeline:
     def _context(self, request: PictureRequest) -> Array:
         """Embed the prompts: [1 or 2, 77, width], the negative one first."""
         prompts = [request.negative] * request.guided + [request.prompt]
-        return self.networks["text_encoder"](tokenize(prompts, self.padding))[0]
+        return self.networks["text_encoder"](tokenize(prompts, self.padding, self.words))[0]
 
     def _noise(self, rows: Array, timestep: Array, context: Array, hints: Sequence[Hint]) -> Array:
         unet = self.networks["unet"]

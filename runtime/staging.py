@@ -81,6 +81,7 @@ def _pipeline(networks: dict[str, Network], bundle: Bundle, size: Size) -> Pipel
         bundle.prediction_type,
         bundle.zero_terminal_snr,
         padding=0 if bundle.family == "sd2" else END_TOKEN,
+        words=bundle.words,
     )
 
 

@@ -33,15 +33,7 @@ def export(
     controlnet_merge: model_options.ControlNetMerge = None,
     variant: model_options.Variant = None,
     ema: model_options.Ema = False,
-    lora: Annotated[
-        list[str] | None,
-        typer.Option(
-            "-l",
-            "--lora",
-            help="LoRA (any kind) to merge: FILE, FILE:0.8 or FILE:0.8,unet=1,text=0.5,down.1=0.3; "
-            "may be repeated.",
-        ),
-    ] = None,
+    lora: model_options.Lora = None,
     batch: Annotated[
         int, typer.Option("-b", "--batch", help="UNet batch that compile takes by default.")
     ] = 1,
@@ -56,6 +48,8 @@ def export(
     ] = None,
     prediction: model_options.Prediction = None,
     zero_terminal_snr: model_options.ZeroTerminalSnr = False,
+    clip_skip: model_options.ClipSkip = None,
+    embedding: model_options.Embedding = None,
     allow_unused: Annotated[
         bool, typer.Option("--allow-unused", help="Merge a LoRA although some keys do not fit.")
     ] = False,
@@ -64,6 +58,7 @@ def export(
     from converter.adapters.choice import AdapterChoice
     from converter.architecture import controlnet_name
     from converter.downloads.fetch import local_path
+    from converter.embeddings.choice import EmbeddingChoice
     from converter.export import ExportRequest
     from converter.export import export as run
     from sdconv.console import progress_bar
@@ -73,7 +68,7 @@ def export(
         def fetched(text: str) -> Path:
             return local_path(text, variant, progress)
 
-        def fetched_adapter(text: str) -> Path:
+        def fetched_file(text: str) -> Path:
             return local_path(text, progress=progress)
 
         parts = {
@@ -86,7 +81,7 @@ def export(
         request = ExportRequest(
             checkpoint=None if checkpoint is None else fetched(checkpoint),
             output=output,
-            adapters=tuple(AdapterChoice.parse(text, fetched_adapter) for text in lora or ()),
+            adapters=tuple(AdapterChoice.parse(text, fetched_file) for text in lora or ()),
             profile=profile,
             batch=batch,
             components=tuple(components.split(",")) if components else None,
@@ -97,6 +92,8 @@ def export(
             controlnet_base=None if controlnet_merge is None else fetched(controlnet_merge),
             prediction=prediction,
             zero_terminal_snr=zero_terminal_snr,
+            clip_skip=clip_skip,
+            embeddings=tuple(EmbeddingChoice.parse(e, fetched_file) for e in embedding or ()),
         )
         bundle = run(request, progress)
         if format_ != Format.onnx:
@@ -121,6 +118,11 @@ def _report(bundle: Bundle) -> None:
         )
     for line in adapter_lines(bundle):
         out.print(line, highlight=False, markup=False, soft_wrap=True)
+    for word, ids in bundle.words.items():
+        listed = ", ".join(map(str, ids))
+        out.print(
+            f'embedding "{word}": tokens {listed}', highlight=False, markup=False, soft_wrap=True
+        )
     for line in adapter_warnings(bundle):
         err.print(f"warning: {line}", style="yellow", highlight=False, markup=False, soft_wrap=True)
     if bundle.sampling is not None:

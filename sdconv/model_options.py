@@ -1,4 +1,4 @@
-"""The options that tell which model is meant, shared by the verbs that read one.
+"""The options that tell which model is meant, with what is added to it.
 
 A file is a path, or an address that is fetched first (`converter.downloads.addresses`).
 """
@@ -55,4 +55,29 @@ Prediction = Annotated[
 ]
 ZeroTerminalSnr = Annotated[
     bool, typer.Option("--zero-terminal-snr", help="It was trained down to pure noise.")
+]
+Lora = Annotated[
+    list[str] | None,
+    typer.Option(
+        "-l",
+        "--lora",
+        help="LoRA (any kind) to merge: FILE, FILE:0.8 or FILE:0.8,unet=1,text=0.5,down.1=0.3; "
+        "may be repeated.",
+    ),
+]
+ClipSkip = Annotated[
+    int | None,
+    typer.Option(
+        "--clip-skip",
+        help="Hidden state of the text encoders: 1 is the family's own (SD1.x: the last layer; "
+        "SD2, SDXL: the one before it), 2 one layer earlier (diffusers' clip_skip=1).",
+    ),
+]
+Embedding = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--embedding",
+        help="Textual inversion that prompts call NAME: NAME=FILE, or FILE to take the name "
+        "stored in it; may be repeated.",
+    ),
 ]

@@ -103,6 +103,7 @@ def _sitting(
         "size": str(size),
         "prediction": [bundle.prediction_type, bundle.zero_terminal_snr],
         "weights": {name: bundle.components[name].weights_key for name in request.components},
+        "words": dict(bundle.words),
         "version": VERSION,
     }
     here = {**made_from, "artifacts": {name: a.sha256 for name, a in artifacts.items()}}

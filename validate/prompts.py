@@ -1,5 +1,6 @@
 """The prompts of the test inputs, as token ids."""
 
+from converter.architecture import CLIP_VOCABULARY
 from converter.errors import InputError
 from converter.weights import Array
 from runtime.tokenizer import LENGTH, tokenize
@@ -20,6 +21,10 @@ PROMPTS = (
 )
 
 
+ADDED = "<added>"
+"""Stands for the ids behind CLIP's own, those of embeddings, at the end of the first prompt."""
+
+
 def token_rows(first: int, shape: tuple[int, ...], vocabulary: int) -> Array:
     """Token ids int64 [B, 77]: prompt `first` and the ones after it, in turn.
 
@@ -27,7 +32,10 @@ def token_rows(first: int, shape: tuple[int, ...], vocabulary: int) -> Array:
     that wrap around or are cut would be judged without looking like anything real.
     """
     batch, length = shape
-    rows = tokenize([PROMPTS[(first + row) % len(PROMPTS)] for row in range(batch)])
+    added = range(CLIP_VOCABULARY, vocabulary)
+    prompts = (f"{PROMPTS[0]} {ADDED}", *PROMPTS[1:]) if added else PROMPTS
+    chosen = [prompts[(first + row) % len(prompts)] for row in range(batch)]
+    rows = tokenize(chosen, words={ADDED: added})
     if length != LENGTH or rows.max() >= vocabulary:
         raise InputError(
             f"a text encoder with {vocabulary} tokens and {length} positions: the test prompts "

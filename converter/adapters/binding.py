@@ -1,6 +1,6 @@
 """Find the tensor of every key of an adapter file, and enter into the ledger what became of it."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 
@@ -31,12 +31,16 @@ Parts = Mapping[str, str]
 
 @dataclass(frozen=True)
 class AdaptedModel:
-    """What adapters are merged into: tensor shapes and module spellings of each component."""
+    """What adapters are merged into: tensor shapes and module spellings of each component.
+
+    `idle` holds, per component, the tensors on which no output depends (`TensorRule.needed`).
+    """
 
     family: str
     exported: Sequence[str]
     shapes: Mapping[str, Mapping[str, Shape]]
     modules: Table
+    idle: Mapping[str, Collection[str]] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -45,7 +49,9 @@ class AdaptedModel:
         """From the families' tables; those of components that no adapter changes are ignored."""
         adaptable = {c: list(rules) for c, rules in tables.items() if c in PREFIXES}
         shapes = {c: {rule.name: rule.shape for rule in rules} for c, rules in adaptable.items()}
-        return cls(family.partition("-")[0], exported, shapes, module_table(adaptable))
+        idle = {c: {r.name for r in rules if not r.needed} for c, rules in adaptable.items()}
+        modules = module_table(adaptable)
+        return cls(family.partition("-")[0], exported, shapes, modules, idle)
 
 
 @dataclass(frozen=True)
@@ -120,6 +126,9 @@ class Binding:
         elif not _fits(kind, shapes, shape) or not self._shared_fit(shared, shape):
             reason = f"it does not fit a {kind.tensor} of {list(shape)}"
             self.ledger.add(keys, Status.WRONG_SHAPE, reason)
+        elif tensor in self.model.idle.get(component, ()):
+            reason = f"of the {component}'s layers past the hidden state that this export takes"
+            self.ledger.add(keys, Status.NOT_EXPORTED, reason)
         else:
             change = self._change(Place(component, module, tensor, shape), kind, parts, shared)
             self.changes.setdefault(component, {})[tensor] = change

@@ -15,7 +15,8 @@ class Status(StrEnum):
     WRONG_SHAPE = "wrong_shape"
     WRONG_FAMILY = "wrong_family"
     NOT_EXPORTED = "not_exported"
-    """It is for a component that is not part of this export: no mistake."""
+    """It is for what this export leaves out, a component or a layer past the hidden state that
+    is taken: no mistake."""
 
 
 LEFT_OUT = (Status.UNUSED, Status.WRONG_SHAPE, Status.WRONG_FAMILY)

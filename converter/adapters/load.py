@@ -66,7 +66,7 @@ def _check_file(file: Checkpoint, family: str) -> None:
             )
         raise InputError(
             f"{path}: a LoRA was expected and no key in it is one (first key: {first}): "
-            "pass checkpoints with -u, LoRAs with -l"
+            "pass checkpoints with -u, LoRAs with -l, embeddings with --embedding"
         )
     trained_for = adapter_family(names)
     if trained_for not in (family, "unknown"):

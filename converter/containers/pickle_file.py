@@ -15,7 +15,7 @@ from typing import IO
 
 from converter.checkpoint import DTYPES, Checkpoint
 from converter.containers.pickle_program import LARGEST_PROGRAM, ProgramError, run
-from converter.containers.torch_pickle import StoredTensor, build, place, state_dict
+from converter.containers.torch_pickle import StoredTensor, build, place, state_dict, texts
 from converter.errors import InputError
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
@@ -25,24 +25,27 @@ LOCAL_HEADER = struct.Struct("<4s22xHH")
 Storages = Mapping[str, tuple[int, int]]
 """A storage's key -> its first byte in the file, and its length in bytes."""
 
+Read = tuple[dict[str, StoredTensor], Storages, dict[str, str]]
+"""Tensors, storages, metadata."""
+
 
 def open_pickle(path: Path) -> Checkpoint:
     """Read the pickle; raises InputError for anything that is not a whole checkpoint."""
     try:
         with path.open("rb") as file:
             if zipfile.is_zipfile(file):
-                tensors, storages = _read_zip(path, file)
+                tensors, storages, metadata = _read_zip(path, file)
                 container = "PyTorch pickle"
             else:
-                tensors, storages = _read_legacy(path, file)
+                tensors, storages, metadata = _read_legacy(path, file)
                 container = "PyTorch pickle (before torch 1.6)"
     except ProgramError as e:
         raise InputError(f"{path}: a damaged or foreign pickle: {e}: download it again") from e
     places = {name: place(path, name, tensor, storages) for name, tensor in tensors.items()}
-    return Checkpoint(path, places, container=container)
+    return Checkpoint(path, places, metadata, container)
 
 
-def _read_zip(path: Path, file: IO[bytes]) -> tuple[dict[str, StoredTensor], Storages]:
+def _read_zip(path: Path, file: IO[bytes]) -> Read:
     try:
         archive = zipfile.ZipFile(file)
     except (zipfile.BadZipFile, ValueError, OverflowError, struct.error, LookupError) as e:
@@ -62,11 +65,13 @@ def _read_zip(path: Path, file: IO[bytes]) -> tuple[dict[str, StoredTensor], Sto
     order = entries.get(f"{root}byteorder")
     if order is not None and _bytes(file, *_stored(file, order, size)) != b"little":
         raise ProgramError("written on a big-endian machine, which is not read")
-    tensors = state_dict(path, run(BytesIO(_bytes(file, *program)), build))
+    value = run(BytesIO(_bytes(file, *program)), build)
+    tensors = state_dict(path, value)
     data = f"{root}data/"
     keys = {tensor.storage.key for tensor in tensors.values()}
     needed = {key: entries[data + key] for key in keys if data + key in entries}
-    return tensors, {key: _stored(file, entry, size) for key, entry in needed.items()}
+    storages = {key: _stored(file, entry, size) for key, entry in needed.items()}
+    return tensors, storages, texts(value)
 
 
 def _stored(file: IO[bytes], entry: zipfile.ZipInfo, size: int) -> tuple[int, int]:
@@ -91,16 +96,19 @@ def _bytes(file: IO[bytes], begin: int, length: int) -> bytes:
     return file.read(length)
 
 
-def _read_legacy(path: Path, file: IO[bytes]) -> tuple[dict[str, StoredTensor], Storages]:
+def _read_legacy(path: Path, file: IO[bytes]) -> Read:
     program = BytesIO(_bytes(file, 0, LARGEST_PROGRAM))
     if run(program, build) != LEGACY_MAGIC:
         raise ProgramError("it does not begin like torch's")
     run(program, build)  # the protocol
     run(program, build)  # the system; every one that runs torch is little-endian
-    tensors = state_dict(path, run(program, build))
+    value = run(program, build)
+    tensors = state_dict(path, value)
     keys = run(program, build)
     widths = {t.storage.key: DTYPES[t.dtype].itemsize for t in tensors.values() if t.dtype}
-    return tensors, _legacy_storages(file, keys, widths, program.tell(), path.stat().st_size)
+    size = path.stat().st_size
+    storages = _legacy_storages(file, keys, widths, program.tell(), size)
+    return tensors, storages, texts(value)
 
 
 def _legacy_storages(

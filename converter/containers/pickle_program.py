@@ -40,6 +40,14 @@ class Placeholder:
     origin: object
 
 
+class Stateful:
+    """What `build` may make of a call to be told the state that BUILD would set."""
+
+    def set_state(self, state: object) -> None:
+        """Take what is wanted of `state`."""
+        raise NotImplementedError
+
+
 @dataclass(frozen=True)
 class PersistentId:
     """A reference to something outside the pickle: for torch, a storage."""
@@ -134,6 +142,12 @@ class _Machine:
             # Tensor names are strings; hashing a tuple of tuples could take forever.
             target.update((key, value) for key, value in pairs if isinstance(key, str))
 
+    def set_state(self) -> None:
+        (state,) = self.pop(1)
+        target = self.stack[-1]
+        if isinstance(target, Stateful):  # any other object forgets it
+            target.set_state(state)
+
     def push_dict(self, items: list[Any]) -> None:
         self.stack.append({})
         self.update(items)
@@ -185,9 +199,9 @@ ON_STACK: dict[str, Callable[[_Machine], object]] = {
     "NEWOBJ": lambda m: m.call(*m.pop(2)),
     "NEWOBJ_EX": lambda m: m.call(*m.pop(3)[:2]),
     "OBJ": lambda m: m.push(Placeholder(len(m.pop_mark()))),
-    "BUILD": lambda m: m.pop(1),
+    "BUILD": _Machine.set_state,
 }
-"""Instructions without an argument. BUILD would set an object's state: it is dropped."""
+"""Instructions without an argument."""
 
 WITH_ARGUMENT: dict[str, Callable[[_Machine, Any], object]] = {
     "PUT": _Machine.put,

@@ -16,6 +16,7 @@ from converter.containers.pickle_program import (
     PersistentId,
     Placeholder,
     ProgramError,
+    Stateful,
 )
 from converter.errors import InputError
 
@@ -65,6 +66,15 @@ class StoredTensor:
     strides: tuple[int, ...]
 
 
+class Parameters(dict[str, Any], Stateful):
+    """A `torch.nn.ParameterDict`: an object whose state holds named tensors."""
+
+    def set_state(self, state: object) -> None:
+        """Take the tensors."""
+        named = state.get("_parameters") if isinstance(state, dict) else None
+        self.update(named if isinstance(named, dict) else {})
+
+
 def build(function: Global, arguments: tuple[Any, ...]) -> object:
     """Give a call its meaning; a `Placeholder` for everything that is neither tensor nor dict.
 
@@ -73,6 +83,8 @@ def build(function: Global, arguments: tuple[Any, ...]) -> object:
     made: object = None
     if function == Global("collections", "OrderedDict"):
         made = {} if not arguments else None
+    elif function == Global("torch.nn.modules.container", "ParameterDict"):
+        made = Parameters()
     elif function.module == "torch._utils":
         if function.name in ("_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_tensor_v3"):
             made = _tensor(function.name, arguments)
@@ -129,6 +141,12 @@ def state_dict(path: Path, value: object) -> dict[str, StoredTensor]:
             "was expected (a TorchScript or a whole pickled module is none); give another file"
         )
     return tensors
+
+
+def texts(value: object) -> dict[str, str]:
+    """The texts beside the tensors, as what stands in a safetensors file's metadata."""
+    entries = value.items() if isinstance(value, dict) else ()
+    return {name: entry for name, entry in entries if isinstance(entry, str)}
 
 
 def place(

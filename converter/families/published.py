@@ -29,6 +29,9 @@ KL_F8 = VaeArchitecture(4, (128, 256, 512, 512), 2, 0.18215)
 SD15 = Architecture("sd15", SD15_UNET, CLIP_L, KL_F8)
 """The architecture of every full-size SD1.x checkpoint."""
 
+SD15_CLIP_SKIP_2 = replace(SD15, text_encoder=replace(CLIP_L, clip_skip=1))
+"""SD1.x as most of its anime models are used: the layer before the last, through the norm."""
+
 SD2_UNET = replace(
     SD15_UNET, context_dim=1024, attention_heads=(5, 10, 20, 20), linear_projection=True
 )

@@ -9,6 +9,9 @@ from converter.architecture import TextEncoderArchitecture
 from converter.checkpoint import TensorInfo
 from converter.families.rules import HEAD_SIZE, TensorRule, extent
 
+VOCABULARY_TABLE = "embeddings.token_embedding.weight"
+"""The graph's name of the table [vocabulary, width] that tokens are looked up in."""
+
 
 @dataclass(frozen=True)
 class TextLayout(ABC):

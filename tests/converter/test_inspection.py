@@ -86,6 +86,8 @@ FILES: dict[str, tuple[dict[str, tuple[int, ...]], str, str]] = {
         "unknown",
     ),
     "something else": ({"weights": (3,)}, "unknown", "unknown"),
+    "embedding": ({"emb_params": (2, 768)}, "textual_inversion", "unknown"),
+    "sdxl embedding": ({"clip_l": (2, 768), "clip_g": (2, 1280)}, "textual_inversion", "unknown"),
     "sdxl lora": ({"lora_te2_text_model_x.lora_down.weight": (4, 8)}, "lora", "sdxl"),
     "sd2 lora": ({f"{KOHYA}.lora_down.weight": (4, 1024)}, "lora", "sd2"),
     "peft lora": ({f"unet.{BLOCK}.lora_A.weight": (4, 768)}, "lora", "sd15"),

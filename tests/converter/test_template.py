@@ -57,6 +57,22 @@ def test_an_inpainting_unet_needs_no_template_of_its_own(monkeypatch: pytest.Mon
     assert all(before[1] <= after[0] for before, after in itertools.pairwise(ends))
 
 
+def test_added_tokens_need_no_template_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("converter.tracing.trace", None)
+    assert SDXL.text_encoder_2 is not None
+    longer = replace(SDXL, text_encoder_2=replace(SDXL.text_encoder_2, vocabulary=49410))
+    plain, key = load_template("text_encoder_2", SDXL, residual_ports=False)
+    wide, same = load_template("text_encoder_2", longer, residual_ports=False)
+    assert key == same
+    shapes = [{n: p.shape for n, p in weight_places(m).items()} for m in (plain, wide)]
+    changed = {n: s for n, s in shapes[1].items() if s != shapes[0][n]}
+    assert changed == {"embeddings.token_embedding.weight": (49410, 1280)}
+    ends = sorted((p.offset, p.offset + p.nbytes) for p in weight_places(wide).values())
+    assert all(before[1] <= after[0] for before, after in itertools.pairwise(ends))
+    operators = [collections.Counter(node.op_type for node in m.graph) for m in (plain, wide)]
+    assert operators[1] - operators[0] == {"Equal": 1, "Cast": 1}  # the end is looked for
+
+
 def test_nothing_stale_ships() -> None:
     variants = {content_key(template_inputs(c, a, residual_ports=p)) for a, c, p in SHIPPED_GRAPHS}
     assert len(list(SHIPPED.glob("*.onnx.xz"))) == len(variants)

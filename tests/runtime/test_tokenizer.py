@@ -1,6 +1,8 @@
 import numpy as np
+import pytest
+from transformers import CLIPTokenizer
 
-from runtime.tokenizer import overflow, tokenize
+from runtime.tokenizer import _vocabulary, overflow, token_ids, tokenize
 from validate.prompts import PROMPTS
 
 
@@ -48,3 +50,51 @@ def test_case_and_spaces_do_not_matter() -> None:
 def test_what_does_not_fit_is_named() -> None:
     assert overflow("red " * 75) == ""
     assert overflow("red " * 75 + "green blue") == "green blue"
+
+
+WORDS = {"<toy>": [49408, 49409], "bad-hands": [49410], "Toy": [49411], "my style": [49412]}
+
+
+@pytest.mark.parametrize(
+    ("prompt", "ids"),
+    [
+        ("a <toy> cat", [320, 49408, 49409, 2368]),
+        ("a <TOY>, cat", [320, 49408, 49409, 267, 2368]),
+        ("cat<toy>cat", [2368, 49408, 49409, 2368]),
+        ("a toy cat", [320, 49411, 2368]),
+        ("BAD-hands", [49410]),
+        ("a My\n  Style cat", [320, 49412, 2368]),
+        ("toy", [49411]),
+        ("", []),
+    ],
+)
+def test_names_of_embeddings_become_their_ids(prompt: str, ids: list[int]) -> None:
+    row = tokenize([prompt], words=WORDS)[0]
+    assert row[: len(ids) + 2].tolist() == [49406, *ids, 49407]
+    assert (row[len(ids) + 2 :] == 49407).all()
+
+
+def test_a_name_inside_a_longer_word_is_that_word() -> None:
+    prompt = "toys, atoy, my styles"
+    assert np.array_equal(tokenize([prompt], words=WORDS), tokenize([prompt]))
+
+
+def test_the_words_around_a_name_are_tokenized_as_transformers_does() -> None:
+    reference = tokenizer_with(["<toy>", "<toy>_1"])
+    prompt = "a photo of my <toy>, it's 3 o'clock — Ein Café 🐻"
+    wanted = reference(prompt.replace("<toy>", "<toy> <toy>_1"))["input_ids"]
+    assert token_ids(prompt, WORDS) == wanted[1:-1]
+
+
+def tokenizer_with(added: list[str]) -> CLIPTokenizer:
+    """Return a tokenizer to which transformers added tokens, as diffusers does it."""
+    tokens, merges = _vocabulary()
+    vocabulary = {token: i for i, token in enumerate(tokens)}
+    found = CLIPTokenizer(vocab=vocabulary, merges=merges)  # type: ignore[arg-type]
+    found.add_tokens(added)
+    return found
+
+
+def test_what_does_not_fit_is_named_with_its_embeddings() -> None:
+    assert overflow("red " * 74 + "<toy> blue", WORDS) == "<toy> blue"
+    assert overflow("red " * 73 + "<toy>", WORDS) == ""

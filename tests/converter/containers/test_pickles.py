@@ -56,6 +56,19 @@ def test_a_malicious_checkpoint_runs_nothing_and_gives_its_tensors(
     assert not marker.exists()
 
 
+def test_a_dict_of_parameters_and_the_texts_beside_it_are_read(tmp_path: Path) -> None:
+    named = torch.nn.ParameterDict({"*": torch.nn.Parameter(torch.arange(6.0).reshape(2, 3))})
+    marker = tmp_path / "ran"
+    contents = {"string_to_param": named, "name": "toy", "step": 3, "evil": Payload(marker)}
+    path = tmp_path / "toy.pt"
+    torch.save(contents, path)
+    file = open_checkpoint(path)
+    assert list(file.tensors) == ["string_to_param.*"]
+    np.testing.assert_array_equal(file.read("string_to_param.*"), [[0, 1, 2], [3, 4, 5]])
+    assert file.metadata == {"name": "toy"}
+    assert not marker.exists()
+
+
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 def test_calls_of_every_protocol_become_placeholders(tmp_path: Path, protocol: int) -> None:
     made = run(

@@ -1,0 +1,1 @@
+"""Textual inversion: learned vectors that a name in the prompt stands for."""
