@@ -12,7 +12,7 @@ demo: $(VENV)/installed
 	$(BIN)/python -m examples.demo demo
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(VENV)/installed
 	$(BIN)/ruff format --check .
