@@ -41,23 +41,40 @@ class MergedWeights:
         self._rules = {rule.name: rule for rule in rules if rule.needed}
         self._merger = Merger(component, adapters)
         _check_complete(component, self._rules, places)
-        self.key = content_key(
-            {
-                "stream format": STREAM_FORMAT,
-                "component": component,
-                "tensors": [
-                    [name, *checkpoint.tensors[self._rule(name).source].content(contents)]
-                    for name in sorted(places)
-                ],
-                "adapters": self._merger.identities,
-                "layout": [[n, p.shape, p.dtype, p.offset] for n, p in sorted(places.items())],
-            }
+        self.tensor_keys = self._tensor_keys(component, contents)
+        self.key = content_key(self.tensor_keys)
+
+    def _tensor_keys(self, component: str, contents: Mapping[Path, str]) -> dict[str, str]:
+        """What the bytes of every tensor depend on, hashed; files differ where these differ."""
+        layout = [[n, p.shape, p.dtype, p.offset] for n, p in sorted(self._places.items())]
+        file = content_key(
+            {"stream format": STREAM_FORMAT, "component": component, "layout": layout}
         )
+
+        def key(name: str) -> str:
+            rule = self._rule(name)
+            stored = self._checkpoint.tensors[rule.source].content(contents)
+            adapters = self._merger.depends_on(rule.name)
+            return content_key(
+                {"file": file, "name": name, "stored": stored, "adapters": adapters}
+            )[:32]  # fmt: skip
+
+        return {name: key(name) for name in sorted(self._places)}
 
     @property
     def changes(self) -> Changes:
-        """The norms of what adapters changed in the tensors read so far."""
+        """The norms of what adapters changed in the tensors read, or kept, so far."""
         return self._merger.norms
+
+    def keep(self, keys: Mapping[str, str], earlier: Changes) -> list[str]:
+        """The tensors, in reading order, that differ from a file with these tensor keys.
+
+        `earlier` are the norms of its changes; those of the others are taken over.
+        """
+        for name in self._places:
+            if keys.get(name) == self.tensor_keys[name]:
+                self._merger.adopt(self._rule(name).name, earlier)
+        return [name for name in self.names() if keys.get(name) != self.tensor_keys[name]]
 
     def names(self) -> Sequence[str]:
         """Names in the order in which the files hold them: reading stays sequential."""
