@@ -110,13 +110,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Write a random checkpoint (and a LoRA).")
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--lora", type=Path, help="also write a LoRA for it")
+    parser.add_argument("--rank", type=int, default=4, help="of the LoRA")
     parser.add_argument("--model", choices=MODELS, default="sd15", help="what to write")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     architecture = MODELS[options.model]
     write_checkpoint(options.checkpoint, architecture, options.seed)
     if options.lora is not None:
-        write_lora(options.lora, architecture, seed=options.seed + 1)
+        write_lora(options.lora, architecture, options.rank, seed=options.seed + 1)
 
 
 if __name__ == "__main__":
