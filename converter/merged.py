@@ -1,6 +1,6 @@
 """The weight stream of an export: a checkpoint's tensors, renamed, merged, laid out, cast."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,9 @@ from passes.weights import TRANSPOSED, Place
 
 STREAM_FORMAT = "1"
 """Raise it whenever the same sources would give other bytes."""
+
+BLOCK = 1 << 22
+"""Elements that are cast at once: a large embedding never exists whole in float32."""
 
 
 class MergedWeights:
@@ -87,15 +90,20 @@ class MergedWeights:
 
     def read(self, name: str) -> Array:
         """The merged tensor in the graph's layout."""
+        return np.concatenate(list(self.blocks(name))).reshape(self._places[name].shape)
+
+    def blocks(self, name: str) -> Iterator[Array]:
+        """The tensor's rows, a few at a time: the elements of `read` in their order."""
         rule, place = self._rule(name), self._places[name]
         stored = rule.take(self._checkpoint.read(rule.source))
-        stored = self._merger.merge(rule.name, stored)
+        stored = np.atleast_1d(self._merger.merge(rule.name, stored))
         if name.endswith(TRANSPOSED):
             stored = stored.T
-        out = np.empty(stored.shape, place.dtype)
-        np.copyto(out, stored, casting="same_kind")
+        rows = max(1, BLOCK * len(stored) // max(1, stored.size))
+        for first in range(0, len(stored), rows):
+            block = stored[first : first + rows]
+            yield block.astype(place.dtype, order="C", casting="same_kind", copy=False)
         self._checkpoint.release(rule.source)
-        return out.reshape(place.shape)
 
     def _rule(self, name: str) -> TensorRule:
         return self._rules[name.removesuffix(TRANSPOSED)]

@@ -1,4 +1,4 @@
-"""Write a component's weights to one file, tensor by tensor, without holding more than two.
+"""Write a component's weights to one file, a few rows of a tensor at a time, two tensors at once.
 
 Where an earlier file differs in a few tensors only, those alone are written, into that very file.
 It has a temporary name meanwhile, so a killed run leaves no mixture under the final name: the
@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 
 from converter.files import replacing, take
+from converter.merged import MergedWeights
 from converter.progress import Event, Progress
-from converter.weights import WeightSource
 from passes.weights import Place
 
 WORKERS = 2
-"""Tensors in flight: one is read and cast while the other is written. Each is held in memory."""
+"""Tensors in flight: one is read and cast while the other is written."""
 
 
 def file_size(places: Mapping[str, Place]) -> int:
@@ -27,7 +27,7 @@ def file_size(places: Mapping[str, Place]) -> int:
 
 
 def write_weights(
-    source: WeightSource,
+    source: MergedWeights,
     places: Mapping[str, Place],
     path: Path,
     progress: Progress,
@@ -51,7 +51,7 @@ def write_weights(
 
 
 def _write_tensors(
-    source: WeightSource,
+    source: MergedWeights,
     places: Mapping[str, Place],
     names: Sequence[str],
     handle: int,
@@ -60,13 +60,14 @@ def _write_tensors(
 ) -> None:
     def copy(name: str) -> int:
         place = places[name]
-        data = source.read(name)
-        if data.nbytes != place.nbytes:
-            raise ValueError(f"{name}: {data.nbytes} bytes, {place.nbytes} were planned")
-        view = np.ascontiguousarray(data).reshape(-1).view(np.uint8).data
         written = 0
-        while written < len(view):
-            written += os.pwrite(handle, view[written:], place.offset + written)
+        for block in source.blocks(name):
+            left = block.reshape(-1).view(np.uint8).data
+            while left:
+                count = os.pwrite(handle, left, place.offset + written)
+                written, left = written + count, left[count:]
+        if written != place.nbytes:
+            raise ValueError(f"{name}: {written} bytes, {place.nbytes} were planned")
         return written
 
     total = sum(places[name].nbytes for name in names)

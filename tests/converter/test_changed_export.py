@@ -192,6 +192,15 @@ def test_a_file_that_was_changed_by_others_is_written_whole(
     assert same(made, export(request(small_model, tmp_path / "b", f"{small_model.lora}:0.5")))
 
 
+def test_a_tensor_may_be_written_in_any_number_of_blocks(
+    small_model: SmallModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = f"{small_model.lora}:0.8"
+    whole = export(request(small_model, tmp_path / "whole", text))
+    monkeypatch.setattr("converter.merged.BLOCK", 1000)
+    assert same(export(request(small_model, tmp_path / "blocks", text)), whole)
+
+
 class Killed(BaseException):
     """No clean-up survives it: from its point on, no file operation happens any more."""
 
