@@ -103,25 +103,49 @@ class VaeArchitecture(_Json):
     scaling_factor: float
 
 
+CONTROLNET = "controlnet"
+
+
+def controlnet_name(index: int) -> str:
+    """``controlnet`` is the first (index 0), ``controlnet_2`` the second."""
+    return f"{CONTROLNET}_{index + 1}" if index else CONTROLNET
+
+
+Part = UNetArchitecture | TextEncoderArchitecture | VaeArchitecture
 _Part = TypeVar("_Part", bound=_Json)
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """A family and the parts that a file holds; a part is None when the file lacks it."""
+    """A family and the parts that a model holds; a part is None when it is lacking.
+
+    A ControlNet is described by the UNet that it is a copy of, without the way up (`up_depths` is
+    empty, `out_channels` 0).
+    """
 
     family: str
     unet: UNetArchitecture | None
     text_encoder: TextEncoderArchitecture | None
     vae: VaeArchitecture | None
     text_encoder_2: TextEncoderArchitecture | None = None
+    controlnets: tuple[UNetArchitecture, ...] = ()
+
+    @property
+    def parts(self) -> dict[str, Part]:
+        """The parts that there are, by name."""
+        single = {"unet": self.unet, "text_encoder": self.text_encoder, "vae": self.vae}
+        single["text_encoder_2"] = self.text_encoder_2
+        nets = {controlnet_name(i): net for i, net in enumerate(self.controlnets)}
+        return {**{name: part for name, part in single.items() if part is not None}, **nets}
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values; `from_json` reads it back."""
-        parts = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "family"}
+        names = [f.name for f in fields(self) if f.name not in ("family", "controlnets")]
+        parts = {name: getattr(self, name) for name in names}
         return {
             "family": self.family,
             **{name: None if part is None else part.to_json() for name, part in parts.items()},
+            "controlnets": [net.to_json() for net in self.controlnets],
         }
 
     @classmethod
@@ -137,4 +161,5 @@ class Architecture:
             text_encoder=part("text_encoder", TextEncoderArchitecture),
             vae=part("vae", VaeArchitecture),
             text_encoder_2=part("text_encoder_2", TextEncoderArchitecture),
+            controlnets=tuple(map(UNetArchitecture.from_json, data.get("controlnets", ()))),
         )

@@ -43,6 +43,7 @@ class TensorInfo:
 
     `strides`, in elements, is given where the elements are not in row-major order. `scale` is
     the place of a factor (one number, or one per row) by which scaled float8 is multiplied.
+    `added` and `subtracted` are tensors of as many elements whose values go into this one's.
     """
 
     dtype: str
@@ -52,6 +53,13 @@ class TensorInfo:
     file: Path = Path()
     strides: tuple[int, ...] | None = None
     scale: "TensorInfo | None" = None
+    added: tuple["TensorInfo", ...] = ()
+    subtracted: tuple["TensorInfo", ...] = ()
+
+    @property
+    def terms(self) -> tuple["TensorInfo", ...]:
+        """This tensor and those that go into its values."""
+        return (self, *self.added, *self.subtracted)
 
     @property
     def parameters(self) -> int:
@@ -61,7 +69,11 @@ class TensorInfo:
     def content(self, contents: Mapping[Path, str]) -> list[object]:
         """What the values depend on, as JSON; `contents` maps each file to its hash."""
         scale = None if self.scale is None else self.scale.content(contents)
-        return [contents[self.file], self.begin, self.dtype, self.shape, self.strides, scale]
+        mine = [contents[self.file], self.begin, self.dtype, self.shape, self.strides, scale]
+        if len(self.terms) == 1:
+            return mine
+        others = [[i.content(contents) for i in side] for side in (self.added, self.subtracted)]
+        return [*mine, *others]
 
 
 @dataclass(frozen=True)
@@ -86,7 +98,8 @@ class Checkpoint:
     @property
     def files(self) -> list[Path]:
         """Every file that holds a tensor, in the order of the table."""
-        return list(dict.fromkeys(info.file for info in self.tensors.values()))
+        infos = (term for info in self.tensors.values() for term in info.terms)
+        return list(dict.fromkeys(term.file for term in infos))
 
     def position(self, name: str) -> tuple[Path, int]:
         """A sort key: in this order, every file is read from its beginning to its end."""
@@ -94,8 +107,21 @@ class Checkpoint:
         return info.file, info.begin
 
     def read(self, name: str) -> Array:
-        """One tensor: a read-only view of the file; a scaled one is a new float32 array."""
+        """One tensor: a read-only view of the file.
+
+        A scaled one is a new float32 array, a sum a new float64 array.
+        """
         info = self.tensors[name]
+        if len(info.terms) == 1:
+            return self._stored(info)
+        total: Array = self._stored(info).astype(np.float64)
+        for term in info.added:
+            total += self._stored(term).reshape(info.shape).astype(np.float64)
+        for term in info.subtracted:
+            total -= self._stored(term).reshape(info.shape).astype(np.float64)
+        return total
+
+    def _stored(self, info: TensorInfo) -> Array:
         stored = self._view(info)
         if info.scale is None:
             return stored
@@ -118,7 +144,7 @@ class Checkpoint:
 
     def release(self, name: str) -> None:
         """Give the pages of one tensor back to the system; reading it again is allowed."""
-        info = self.tensors[name]
-        if info.file in self._maps:
-            first = info.begin // mmap.PAGESIZE * mmap.PAGESIZE
-            self._maps[info.file].madvise(mmap.MADV_DONTNEED, first, info.end - first)
+        for info in self.tensors[name].terms:
+            if info.file in self._maps:
+                first = info.begin // mmap.PAGESIZE * mmap.PAGESIZE
+                self._maps[info.file].madvise(mmap.MADV_DONTNEED, first, info.end - first)

@@ -2,28 +2,43 @@
 
 from collections.abc import Collection
 
-from converter.architecture import Architecture, TextEncoderArchitecture, UNetArchitecture
+from converter.architecture import (
+    CONTROLNET,
+    Architecture,
+    Part,
+    TextEncoderArchitecture,
+    UNetArchitecture,
+)
 from converter.errors import InputError
+from converter.families.controlnet import is_controlnet
 from converter.families.registry import FAMILIES
 from converter.families.rules import TensorRule
 from converter.families.unet import down_residuals
 from converter.interface import Dim, Interface, Port
 from converter.sizes import LATENT_SCALE
 
-COMPONENTS = ("text_encoder", "text_encoder_2", "unet", "vae_encoder", "vae_decoder")
+COMPONENTS = (
+    "text_encoder", "text_encoder_2", CONTROLNET, "unet", "vae_encoder", "vae_decoder",
+)  # fmt: skip
 """Every kind of component, in the order in which a picture passes them."""
 
 PART_OF = {
     "text_encoder": "text_encoder",
     "text_encoder_2": "text_encoder_2",
+    CONTROLNET: CONTROLNET,
     "unet": "unet",
     "vae_encoder": "vae",
     "vae_decoder": "vae",
 }
-"""Component -> the part of the architecture that describes it."""
+"""Kind of component -> the part of a model that it is made from."""
 
 TEXT_POSITIONS = 77
 """Tokens of a prompt, where no text encoder tells: CLIP's."""
+
+
+def part(architecture: Architecture, component: str) -> Part | None:
+    """The part of an architecture that describes a component; None when it is lacking."""
+    return architecture.parts.get(PART_OF.get(component, component))
 
 
 def complete(architecture: Architecture) -> tuple[str, ...]:
@@ -32,8 +47,11 @@ def complete(architecture: Architecture) -> tuple[str, ...]:
 
 
 def available(architecture: Architecture) -> tuple[str, ...]:
-    """The components that a file of this architecture holds."""
-    return tuple(c for c in COMPONENTS if getattr(architecture, PART_OF[c]) is not None)
+    """The components that a model of this architecture holds."""
+    names = {kind: [kind] for kind in COMPONENTS}
+    names[CONTROLNET] = [name for name in architecture.parts if is_controlnet(name)]
+    every = (name for kind in COMPONENTS for name in names[kind])
+    return tuple(name for name in every if part(architecture, name) is not None)
 
 
 def rules(
@@ -43,11 +61,11 @@ def rules(
 
     Where a family has several spellings, the one found among the file's `names` is taken.
     """
-    part = getattr(architecture, PART_OF[component])
-    if part is None:
+    found = part(architecture, component)
+    if found is None:
         held = ", ".join(available(architecture))
         raise InputError(f"no {component} in this checkpoint: it holds {held}")
-    return list(FAMILIES[architecture.family].rules(component, part, names))
+    return list(FAMILIES[architecture.family].rules(component, found, names))
 
 
 def text_positions(architecture: Architecture) -> int:
@@ -60,17 +78,17 @@ def interface(component: str, architecture: Architecture, *, residual_ports: boo
     """The ports of a component under their canonical (diffusers) names.
 
     With `residual_ports` the UNet also takes what a ControlNet adds: the residual of the middle
-    block, then one per down-block output.
+    block, then one per down-block output. A ControlNet's outputs have the names of these ports.
     """
-    if component in ("text_encoder", "text_encoder_2"):
-        text = getattr(architecture, PART_OF[component])
-        assert text is not None
-        return _text_interface(text)
-    if component == "unet":
-        assert architecture.unet is not None
-        return _unet_interface(architecture, architecture.unet, residual_ports)
-    vae = architecture.vae
-    assert vae is not None
+    described = part(architecture, component)
+    if isinstance(described, TextEncoderArchitecture):
+        return _text_interface(described)
+    if isinstance(described, UNetArchitecture):
+        if is_controlnet(component):
+            return _controlnet_interface(architecture, described)
+        return _unet_interface(architecture, described, residual_ports)
+    assert described is not None
+    vae = described
     latent = _picture(LATENT_SCALE)
     if component == "vae_encoder":
         moments = ("batch", 2 * vae.latent_channels, *latent)
@@ -91,9 +109,10 @@ def size_multiple(architecture: Architecture, *, residual_ports: bool) -> int:
     skip connection. With residual ports the sizes of all levels are tied to each other, so the
     side must halve evenly at every level.
     """
-    if not residual_ports or architecture.unet is None:
+    unets = [unet for unet in (architecture.unet, *architecture.controlnets) if unet is not None]
+    if not residual_ports or not unets:
         return LATENT_SCALE
-    return int(LATENT_SCALE * 2 ** (len(architecture.unet.block_channels) - 1))
+    return int(LATENT_SCALE * 2 ** (len(unets[0].block_channels) - 1))
 
 
 def _picture(divisor: int) -> tuple[str, str]:
@@ -115,28 +134,44 @@ def _text_interface(text: TextEncoderArchitecture) -> Interface:
 def _unet_interface(
     architecture: Architecture, unet: UNetArchitecture, residual_ports: bool
 ) -> Interface:
-    latent = _picture(LATENT_SCALE)
+    inputs = _denoiser_inputs(architecture, unet)
+    if unet.timestep_cond_dim:
+        inputs.insert(3, Port("timestep_cond", "float32", ("batch", unet.timestep_cond_dim)))
+    if residual_ports:
+        *down, middle = _residuals(unet)
+        inputs += [middle, *down]
+    outputs = (
+        Port("out_sample", "float32", ("batch", unet.out_channels, *_picture(LATENT_SCALE))),
+    )
+    return Interface(tuple(inputs), outputs)
+
+
+def _controlnet_interface(architecture: Architecture, net: UNetArchitecture) -> Interface:
+    inputs = _denoiser_inputs(architecture, net)
+    inputs.insert(3, Port("controlnet_cond", "float32", ("batch", 3, "height", "width")))
+    return Interface(tuple(inputs), tuple(_residuals(net)))
+
+
+def _denoiser_inputs(architecture: Architecture, unet: UNetArchitecture) -> list[Port]:
+    """What UNet and ControlNet both take."""
     context = ("batch", text_positions(architecture), unet.context_dim)
     inputs = [
-        Port("sample", "float32", ("batch", unet.in_channels, *latent)),
+        Port("sample", "float32", ("batch", unet.in_channels, *_picture(LATENT_SCALE))),
         Port("timestep", "float32", (1,)),
         Port("encoder_hidden_states", "float32", context),
     ]
-    if unet.timestep_cond_dim:
-        inputs.append(Port("timestep_cond", "float32", ("batch", unet.timestep_cond_dim)))
     if unet.addition_dim:
         inputs.append(Port("text_embeds", "float32", ("batch", unet.pooled_dim)))
         inputs.append(Port("time_ids", "float32", ("batch", unet.time_ids)))
-    if residual_ports:
-        down = down_residuals(unet)
-        middle = ("batch", *_cell(unet.block_channels[-1], len(unet.block_channels) - 1))
-        inputs.append(Port("mid_block_additional_residual", "float32", middle))
-        inputs += [
-            Port(f"down_block_additional_residual_{i}", "float32", ("batch", *_cell(*shape)))
-            for i, shape in enumerate(down)
-        ]
-    outputs = (Port("out_sample", "float32", ("batch", unet.out_channels, *latent)),)
-    return Interface(tuple(inputs), outputs)
+    return inputs
+
+
+def _residuals(unet: UNetArchitecture) -> list[Port]:
+    """What a ControlNet adds: to every output of the way down, in order, and to the middle."""
+    middle = (unet.block_channels[-1], len(unet.block_channels) - 1)
+    shapes = {f"down_block_additional_residual_{i}": s for i, s in enumerate(down_residuals(unet))}
+    shapes["mid_block_additional_residual"] = middle
+    return [Port(n, "float32", ("batch", *_cell(*shape))) for n, shape in shapes.items()]
 
 
 def _cell(channels: int, level: int) -> tuple[Dim, ...]:

@@ -20,10 +20,10 @@ from converter.adapters.choice import AdapterChoice
 from converter.adapters.lcm import recommended_sampling
 from converter.adapters.load import load_adapters
 from converter.bundle import GRAPH_FILE, WEIGHTS_FILE, Bundle, BundleComponent
-from converter.components import interface
 from converter.errors import InputError
 from converter.families.prediction import PREDICTION_TYPES, Prediction
 from converter.files import replacing, require_space, sha256_of
+from converter.graph_record import GraphRecord
 from converter.merged import MergedWeights
 from converter.model_files import ModelFiles
 from converter.profiles import InterfaceProfile, get_profile
@@ -42,7 +42,7 @@ class ExportRequest:
     `prediction` (``epsilon``, ``v_prediction``) and `zero_terminal_snr` override what the file
     tells. No graph depends on them: they are recorded for whoever samples.
 
-    `parts`, `variant` and `ema` are those of `ModelFiles`.
+    `parts`, `variant`, `ema` and `controlnet_base` are those of `ModelFiles`.
     """
 
     checkpoint: Path | None
@@ -57,11 +57,12 @@ class ExportRequest:
     parts: Mapping[str, Path] = field(default_factory=dict)
     variant: str | None = None
     ema: bool = False
+    controlnet_base: Path | None = None
 
     @property
     def files(self) -> ModelFiles:
         """The files of the model."""
-        return ModelFiles(self.checkpoint, self.parts, self.variant, self.ema)
+        return ModelFiles(self.checkpoint, self.parts, self.variant, self.ema, self.controlnet_base)
 
     def command(self) -> list[str]:
         """The command line that makes the same request."""
@@ -146,25 +147,26 @@ def _plan(
     contents: Future[Mapping[Path, str]],
     progress: Progress,
 ) -> _Part:
-    ports = profile.residual_ports
     architecture = source.architecture
+    ports = profile.residual_ports(architecture)
     graph, key = load_template(component, architecture, residual_ports=ports, progress=progress)
-    canonical = interface(component, architecture, residual_ports=ports)
-    mine = profile.interface(component, architecture)
-    kept = profile.outputs(component, canonical)
-    pipelines.present([(p.name, p.dtype) for p in mine.inputs], kept).run(graph)
+    canonical = profile.canonical(component, architecture)
+    inputs = {n: (p.name, p.dtype) for n, p in profile.inputs(component, canonical).items()}
+    pipelines.present(inputs, profile.outputs(component, canonical)).run(graph)
     places = weight_places(graph)
     table = source.tables[component]
     weights = MergedWeights(
         component, source.model.file, contents.result(), table, places, adapters
     )
     data = ir.to_proto(graph).SerializeToString(deterministic=True)
+    digest, mine = _sha256(data), profile.interface(component, architecture)
+    GraphRecord(digest, len(data), places).save(key, mine)
     record = BundleComponent(
         name=component,
         graph=f"{component}/{GRAPH_FILE}",
         weights=f"{component}/{WEIGHTS_FILE}",
         interface=mine,
-        graph_sha256=_sha256(data),
+        graph_sha256=digest,
         weights_key=weights.key,
         weights_bytes=file_size(places),
         parameters=sum(place.nbytes // 4 for place in places.values()),

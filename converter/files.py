@@ -114,10 +114,14 @@ def link_or_copy(source: Path, path: Path) -> None:
             shutil.copyfile(source, work)
 
 
+def existing_parent(folder: Path) -> Path:
+    """The folder itself, or the nearest above it that exists: what will lie on the same disk."""
+    return next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
+
+
 def require_space(folder: Path, needed: int, what: str) -> None:
     """Raise InputError when the disk of `folder` has less than `needed` bytes free."""
-    existing = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
-    free = shutil.disk_usage(existing).free
+    free = shutil.disk_usage(existing_parent(folder)).free
     if free < needed:
         raise InputError(
             f"{folder}: {what} needs {needed / 1e9:.2f} GB and the disk has {free / 1e9:.2f} GB "
@@ -139,11 +143,22 @@ def blake3_of(path: Path) -> str:
     return _remembered("blake3", path)
 
 
-def _remembered(kind: str, path: Path) -> str:
+def known_blake3(path: Path) -> str | None:
+    """What `blake3_of` would return, if that is remembered and the file need not be read."""
+    memory = _memory("blake3", path)
+    return memory.read_text() if memory.is_file() else None
+
+
+def _memory(kind: str, path: Path) -> Path:
+    """Where the digest of a file as it is now is remembered."""
     stat = path.stat()
     fingerprint = f"{path.absolute()}|{stat.st_size}|{stat.st_mtime_ns}|{stat.st_ino}"
     name = hashlib.sha256(fingerprint.encode()).hexdigest()[:32]
-    memory = cache_folder() / "hashes" / f"{name}.{kind}"
+    return cache_folder() / "hashes" / f"{name}.{kind}"
+
+
+def _remembered(kind: str, path: Path) -> str:
+    memory = _memory(kind, path)
     if memory.is_file():
         return memory.read_text()
     with path.open("rb") as file:

@@ -9,10 +9,11 @@ from typing import Any
 from converter.adapters.family import adapter_family
 from converter.adapters.keys import adapter_kind, group_keys, ranks, split_key
 from converter.adapters.lcm import is_lcm
-from converter.architecture import Architecture
+from converter.architecture import CONTROLNET, Architecture
 from converter.checkpoint import Checkpoint, TensorInfo
 from converter.components import PART_OF, available, complete, rules
 from converter.containers.opening import open_checkpoint
+from converter.families.controlnet import DIFFERENCE, home, is_controlnet
 from converter.families.detect import NOT_EXPORTED, checkpoint_family
 from converter.families.prediction import Prediction, detect_prediction
 from converter.families.registry import FAMILIES
@@ -26,7 +27,6 @@ from converter.model_files import Model, assemble
 Tensors = Mapping[str, TensorInfo]
 
 BARE = {
-    "controlnet": ("control_model.", "controlnet_cond_embedding.", "input_hint_block."),
     "vae": (VAE_PREFIX, "encoder.conv_in.", "decoder.conv_in."),
     "text_encoder": ("text_model.encoder.", "cond_stage_model."),
 }
@@ -87,7 +87,7 @@ class Inspection:
     @property
     def missing(self) -> dict[str, str]:
         """Each missing part of a known family -> the option that supplies it."""
-        if self.architecture is None:
+        if self.architecture is None or self.kind == CONTROLNET:
             return {}
         lacking = [c for c in complete(self.architecture) if c not in available(self.architecture)]
         return {part: OPTIONS[part] for part in dict.fromkeys(PART_OF[c] for c in lacking)}
@@ -143,8 +143,8 @@ def inspect_model(model: Model) -> Inspection:
         prediction = Prediction("unknown", False, "an adapter does not decide it")
     else:
         family = checkpoint_family(tensors)
-        components = _components(tensors, family) if kind in ("checkpoint", *OPTIONS) else {}
         architecture = infer_architecture(tensors, family)
+        components = _components(tensors, kind, architecture)
         stated = stated_prediction(model.file.configs)
         prediction = stated or detect_prediction(tensors, model.file.metadata, family, architecture)
     problems = tensor_problems(tensors, architecture) if kind != "lora" else []
@@ -179,10 +179,15 @@ def _kind(tensors: Tensors, parts: Mapping[str, str]) -> str:
     return "unknown"
 
 
-def _components(tensors: Tensors, family: str) -> dict[str, ComponentFacts]:
-    if family not in FAMILIES:
+def _components(
+    tensors: Tensors, kind: str, architecture: Architecture | None
+) -> dict[str, ComponentFacts]:
+    """What is there and, beside a ControlNet alone, what is missing of a model."""
+    if architecture is None or kind not in ("checkpoint", *OPTIONS):
         return {}
-    prefixes = {c: FAMILIES[family].prefixes(c) for c in FAMILIES[family].components}
+    wanted = () if kind == CONTROLNET else complete(architecture)
+    names = dict.fromkeys((*available(architecture), *wanted))
+    prefixes = {c: FAMILIES[architecture.family].prefixes(c) for c in names}
     return {
         component: ComponentFacts.of({n: i for n, i in tensors.items() if n.startswith(mine)})
         for component, mine in prefixes.items()
@@ -219,6 +224,8 @@ def tensor_problems(tensors: Tensors, architecture: Architecture | None) -> list
             elif info is not None and not rule.accepts(info.shape):
                 found, wanted = list(info.shape), list(rule.stored_shape)
                 problems.append(f"{component}: {rule.source} is {found}, {wanted} was expected")
+        if is_controlnet(component):
+            expected.add(home(component) + DIFFERENCE)
     owned = tuple(p for c in available(architecture) for p in family.prefixes(c))
     for name in tensors:
         known = name in expected or name.startswith(family.unused)

@@ -8,15 +8,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from converter.architecture import CONTROLNET
 from converter.checkpoint import Checkpoint, TensorInfo
 from converter.containers.diffusers_folder import CONFIG
 from converter.containers.opening import open_checkpoint
 from converter.errors import InputError
+from converter.families.controlnet import is_controlnet, kind_of
 from converter.families.detect import checkpoint_family
 from converter.families.unet import UNET_PREFIX
 from converter.families.vae import VAE_PREFIX
 from converter.layouts.ema import EMA, choose_ema, ema_copies
 from converter.layouts.parts import OPTIONS, Part, find_part, homes, require_part
+from converter.transfer import transfer_controlnets
 
 SINGLE_FILE = (
     UNET_PREFIX,
@@ -45,21 +48,27 @@ class Model:
 class ModelFiles:
     """What a user gives: a checkpoint of any container, parts that replace its own, or both.
 
-    `variant` chooses among the precisions of diffusers folders, `ema` the EMA copies.
+    `parts` maps ``unet``, ``vae``, ... and ``controlnet``, ``controlnet_2``, ... to their files.
+    `variant` chooses among the precisions of diffusers folders, `ema` the EMA copies. With
+    `controlnet_base`, the model that the ControlNets were trained beside, they are carried over to
+    this one (`converter.transfer`).
     """
 
     checkpoint: Path | None = None
     parts: Mapping[str, Path] = field(default_factory=dict)
     variant: str | None = None
     ema: bool = False
+    controlnet_base: Path | None = None
 
     def words(self) -> list[str]:
         """The options of `sdconv export` that give the same files."""
         words = [] if self.checkpoint is None else ["-u", str(self.checkpoint)]
         for part, path in self.parts.items():
-            words += [OPTIONS[part], str(path)]
+            words += [OPTIONS[kind_of(part)], str(path)]
         if self.variant is not None:
             words += ["--variant", self.variant]
+        if self.controlnet_base is not None:
+            words += ["--controlnet-merge", str(self.controlnet_base)]
         return [*words, "--ema"] if self.ema else words
 
     def open(self) -> Model:
@@ -76,7 +85,12 @@ class ModelFiles:
                 f"--variant {self.variant}: it chooses among the files of a diffusers folder, and "
                 "none is given: leave it out"
             )
-        return assemble(base, given, ema=self.ema)
+        model = assemble(base, given, ema=self.ema)
+        if self.controlnet_base is None:
+            return replace(model, file=transfer_controlnets(model.file, None))
+        other = assemble(open_checkpoint(self.controlnet_base, self.variant))
+        roles = {**dict.fromkeys(other.roles, "controlnet base"), **model.roles}
+        return replace(model, file=transfer_controlnets(model.file, other.file), roles=roles)
 
 
 def assemble(
@@ -117,7 +131,7 @@ def _parts(base: Checkpoint) -> dict[str, Part]:
         return {}
     if any("/" in name for name in base.tensors):
         return {part: _of_folder(base, part) for part in _folders(base)}
-    bare = ("unet", "vae", "text_encoder")
+    bare = ("unet", "vae", "text_encoder", CONTROLNET)
     return {part: found for part in bare if (found := find_part(base.tensors, part)) is not None}
 
 
@@ -139,7 +153,7 @@ def _single_file(base: Checkpoint, parts: Mapping[str, Part]) -> Checkpoint:
     whole_file = any(name.startswith(SINGLE_FILE) for name in base.tensors)
     table: dict[str, TensorInfo] = dict(base.tensors) if whole_file else {}
     family = _family(table, parts)
-    for part, home in homes(family).items():
+    for part, home in homes(family, filter(is_controlnet, parts)).items():
         if part in parts:
             replaced = (home, EMA) if part == "unet" else (home,)
             table = {n: info for n, info in table.items() if not n.startswith(replaced)}

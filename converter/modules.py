@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import importlib.util
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from converter.architecture import Architecture
+from converter.architecture import Architecture, TextEncoderArchitecture, VaeArchitecture
+from converter.components import part
+from converter.controlnet_module import controlnet_module
 from converter.errors import InputError
+from converter.families.controlnet import is_controlnet
 from converter.profiles import get_profile
 from converter.unet_module import unet_module
 from passes.weights import TRANSPOSED
@@ -23,10 +26,6 @@ if TYPE_CHECKING:
 
     import torch
 
-    from converter.architecture import (
-        TextEncoderArchitecture,
-        VaeArchitecture,
-    )
     from converter.bundle import Bundle
     from converter.weights import Array, WeightSource
 
@@ -52,29 +51,50 @@ def build_module(
     require_torch(f"building the {component}")
     from accelerate import init_empty_weights
 
+    described = part(architecture, component)
     with init_empty_weights(include_buffers=False):
-        if component == "text_encoder" and architecture.text_encoder is not None:
-            module = _text_encoder(architecture.text_encoder)
-        elif component == "text_encoder_2" and architecture.text_encoder_2 is not None:
-            module = _text_encoder(architecture.text_encoder_2)
-        elif component == "unet" and architecture.unet is not None:
-            module = unet_module(architecture.unet, residual_ports=residual_ports)
-        elif component == "vae_encoder" and architecture.vae is not None:
-            module = _vae_half(architecture.vae, encoder=True)
-        elif component == "vae_decoder" and architecture.vae is not None:
-            module = _vae_half(architecture.vae, encoder=False)
-        else:
+        if isinstance(described, TextEncoderArchitecture):
+            module = _text_encoder(described)
+        elif isinstance(described, VaeArchitecture):
+            module = _vae_half(described, encoder=component == "vae_encoder")
+        elif described is None:
             raise InputError(f"no module for component {component!r} of {architecture.family}")
+        elif is_controlnet(component):
+            module = controlnet_module(described)
+        else:
+            module = unet_module(described, residual_ports=residual_ports)
     return module.eval().requires_grad_(requires_grad=False)
 
 
 def load_module(bundle: Bundle, component: str) -> torch.nn.Module:
-    """Return the component's torch module with the bundle's weights, memory-mapped, float32."""
+    """Return the component's torch module with the bundle's weights, memory-mapped, float32.
+
+    It takes its inputs in the order of the bundle's interface.
+    """
     architecture = Architecture.from_json(bundle.architecture)
-    ports = get_profile(bundle.profile).residual_ports
+    profile = get_profile(bundle.profile)
+    ports = profile.residual_ports(architecture)
     module = build_module(component, architecture, residual_ports=ports)
     fill_module(module, bundle.weights(component))
-    return module
+    canonical = profile.canonical(component, architecture)
+    order = list(profile.inputs(component, canonical))
+    names = [port.name for port in canonical.inputs]
+    return module if order == names else _reordered(module, [order.index(name) for name in names])
+
+
+def _reordered(module: torch.nn.Module, places: Sequence[int]) -> torch.nn.Module:
+    """The module with other positions: its argument i is the one at `places[i]`."""
+    import torch
+
+    class Reordered(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.module = module
+
+        def forward(self, *inputs: torch.Tensor) -> Any:
+            return self.module(*(inputs[place] for place in places))
+
+    return Reordered().eval()
 
 
 def fill_module(module: torch.nn.Module, weights: WeightSource) -> None:

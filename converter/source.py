@@ -4,15 +4,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from converter.architecture import Architecture
-from converter.components import COMPONENTS, PART_OF, available, complete, rules
+from converter.architecture import Architecture, UNetArchitecture
+from converter.components import COMPONENTS, PART_OF, available, complete, part, rules
 from converter.errors import InputError
-from converter.families.detect import NOT_EXPORTED
+from converter.families.controlnet import as_unet, is_controlnet, kind_of
+from converter.families.detect import NOT_EXPORTED, checkpoint_family
 from converter.families.prediction import Prediction
 from converter.families.registry import FAMILIES
 from converter.families.rules import TensorRule
+from converter.families.unet import down_residuals
 from converter.files import blake3_of
-from converter.inspection import inspect_model
+from converter.inspection import Inspection, inspect_model
 from converter.layouts.parts import OPTIONS
 from converter.model_files import Model, ModelFiles
 from converter.profiles import InterfaceProfile
@@ -28,12 +30,16 @@ class Source:
     components: tuple[str, ...]
     prediction: Prediction
 
-    def contents(self) -> Mapping[Path, str]:
-        """Hash every file that these components are read from."""
+    @property
+    def files(self) -> list[Path]:
+        """Every file that these components are read from."""
         tensors = self.model.file.tensors
         names = (rule.source for component in self.components for rule in self.tables[component])
-        used = self.model.file.with_tensors({name: tensors[name] for name in names})
-        return {file: blake3_of(file) for file in used.files}
+        return self.model.file.with_tensors({name: tensors[name] for name in names}).files
+
+    def contents(self) -> Mapping[Path, str]:
+        """Hash every file that these components are read from."""
+        return {file: blake3_of(file) for file in self.files}
 
 
 def open_source(
@@ -45,8 +51,17 @@ def open_source(
     missing, and for tensors that do not fit.
     """
     model = files.open()
+    return check_source(model, inspect_model(model), profile, components)
+
+
+def check_source(
+    model: Model,
+    found: Inspection,
+    profile: InterfaceProfile,
+    components: tuple[str, ...] | None,
+) -> Source:
+    """Do what `open_source` does with a model that was opened and inspected."""
     path, tensors = model.file.path, model.file.tensors
-    found = inspect_model(model)
     if found.family in NOT_EXPORTED:
         raise InputError(
             f"{path}: a {found.family} checkpoint, which is not exported: "
@@ -63,12 +78,13 @@ def open_source(
             f"{path}: a checkpoint of no family that is known here ({', '.join(FAMILIES)}): "
             "use a Stable Diffusion checkpoint in its original single-file layout"
         )
+    _check_controlnets(model, architecture)
     profile.check(architecture)
     chosen = _choose_components(path, architecture, components)
     problems = [
         p
         for p in found.problems
-        if not p.startswith(tuple(f"{c}:" for c in COMPONENTS if c not in chosen))
+        if not p.startswith(tuple(f"{c}:" for c in available(architecture) if c not in chosen))
     ]
     if problems:
         raise InputError(
@@ -78,6 +94,28 @@ def open_source(
         )
     tables = {c: rules(c, architecture, tensors) for c in available(architecture)}
     return Source(model, architecture, tables, chosen, found.prediction)
+
+
+def _check_controlnets(model: Model, architecture: Architecture) -> None:
+    """Raise InputError for a ControlNet of another family, or for another UNet than the model's."""
+    unet, tensors = architecture.unet, model.file.tensors
+    for component in (c for c in available(architecture) if is_controlnet(c)):
+        net = part(architecture, component)
+        mine = as_unet(tensors, component)
+        assert isinstance(net, UNetArchitecture) and mine
+        file, family = next(iter(mine.values())).file, checkpoint_family(mine)
+        if family != architecture.family:
+            raise InputError(
+                f"{file}: a ControlNet for {family}, and the checkpoint is {architecture.family}: "
+                f"use one trained for {architecture.family}"
+            )
+        if unet is not None and down_residuals(net) != down_residuals(unet):
+            raise InputError(
+                f"{file}: a ControlNet with {len(down_residuals(net))} residuals of up to "
+                f"{max(net.block_channels)} channels, where this UNet takes "
+                f"{len(down_residuals(unet))} of up to {max(unet.block_channels)}: use one trained "
+                "for this variant of the family"
+            )
 
 
 def _advice(kind: str) -> str:
@@ -91,15 +129,16 @@ def _choose_components(
 ) -> tuple[str, ...]:
     present = available(architecture)
     for name in wanted or ():
-        if name not in COMPONENTS:
+        if kind_of(name) not in COMPONENTS:
             raise InputError(f"unknown component {name!r}: choose from {', '.join(COMPONENTS)}")
-    needed = wanted or complete(architecture)
+    given = tuple(name for name in present if is_controlnet(name))
+    needed = wanted or (*given, *complete(architecture))
     missing = [name for name in needed if name not in present]
     if missing:
-        options = dict.fromkeys(f"{OPTIONS[PART_OF[name]]} FILE" for name in missing)
+        options = dict.fromkeys(f"{OPTIONS[PART_OF[kind_of(name)]]} FILE" for name in missing)
         raise InputError(
             f"{path}: no {' and no '.join(missing)} in this file; it holds {', '.join(present)}: "
             f"supply what is missing with {' '.join(options)}, or export those alone with "
             f"--components {','.join(present)}"
         )
-    return tuple(c for c in COMPONENTS if c in needed)
+    return tuple(name for name in present if name in needed)

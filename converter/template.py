@@ -15,10 +15,11 @@ from pathlib import Path
 import onnx
 import onnx_ir as ir
 
-from converter.architecture import Architecture
+from converter.architecture import CONTROLNET, Architecture, UNetArchitecture
 from converter.cache import Cache, content_key
-from converter.components import PART_OF, complete, text_positions
-from converter.families.published import SD2, SD15, SDXL
+from converter.components import complete, part, text_positions
+from converter.families.controlnet import copied_part, kind_of
+from converter.families.published import SD2, SD15, SD15_UNET, SDXL, SDXL_UNET
 from converter.files import replacing
 from converter.progress import Event, Progress, silent
 from converter.sizes import LATENT_CHANNELS
@@ -35,8 +36,11 @@ TRACED_WITH = ("torch", "diffusers", "transformers", "onnxscript")
 SHIPPED_GRAPHS = (
     *((SD15, component, False) for component in complete(SD15)),
     (SD15, "unet", True),
+    (replace(SD15, controlnets=(copied_part(SD15_UNET),)), CONTROLNET, True),
     *((SD2, component, False) for component in complete(SD2)),
     *((SDXL, component, False) for component in complete(SDXL)),
+    (SDXL, "unet", True),
+    (replace(SDXL, controlnets=(copied_part(SDXL_UNET),)), CONTROLNET, True),
 )
 """Architecture, component, residual ports of every template that ships."""
 
@@ -48,13 +52,15 @@ def template_inputs(
 
     The family is not among them: architectures of two families that make the same graph share it.
     """
-    part = architecture.to_json()[PART_OF[component]]
-    if component == "unet":
-        part = {**part, "positions": text_positions(architecture)}
-    part.pop("scaling_factor", None)  # latents are scaled outside the graph
+    described = part(architecture, component)
+    assert described is not None
+    values = described.to_json()
+    if isinstance(described, UNetArchitecture):
+        values["positions"] = text_positions(architecture)
+    values.pop("scaling_factor", None)  # latents are scaled outside the graph
     return {
-        "component": component.removesuffix("_2"),
-        "architecture": content_key(part),
+        "component": kind_of(component).removesuffix("_2"),
+        "architecture": content_key(values),
         "residual ports": str(residual_ports and component == "unet"),
         "template format": TEMPLATE_FORMAT,
     }
@@ -74,8 +80,7 @@ def load_template(
     channels = LATENT_CHANNELS
     if component == "unet" and architecture.unet is not None:
         channels = architecture.unet.in_channels
-        plain = replace(architecture.unet, in_channels=LATENT_CHANNELS)
-        architecture = replace(architecture, unet=plain)
+    architecture = _with_latents_alone(architecture)
     inputs = template_inputs(component, architecture, residual_ports=residual_ports)
     key = content_key(inputs)
     path = SHIPPED / _file_name(inputs)
@@ -95,6 +100,26 @@ def load_template(
     if channels != LATENT_CHANNELS:
         set_input_channels(model, channels)
     return model, key
+
+
+def find_template(
+    component: str, architecture: Architecture, *, residual_ports: bool
+) -> tuple[Path | None, str]:
+    """Where the template lies, None where it would have to be traced, and its key."""
+    architecture = _with_latents_alone(architecture)
+    inputs = template_inputs(component, architecture, residual_ports=residual_ports)
+    shipped = SHIPPED / _file_name(inputs)
+    if shipped.is_file():
+        return shipped, content_key(inputs)
+    entry = Cache("templates").find(inputs)
+    return None if entry is None else entry / GRAPH, content_key(inputs)
+
+
+def _with_latents_alone(architecture: Architecture) -> Architecture:
+    """The architecture whose template serves this one: its UNet takes latents and no mask."""
+    if architecture.unet is None:
+        return architecture
+    return replace(architecture, unet=replace(architecture.unet, in_channels=LATENT_CHANNELS))
 
 
 def set_input_channels(model: ir.Model, channels: int) -> None:

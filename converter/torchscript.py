@@ -1,7 +1,7 @@
 """The original tool's export tree: TorchScript for all but the text encoder, which is ONNX.
 
     text_encoder/text_encoder.onnx   unet/unet_{B}.pt, or unet_fuse_{B}.pt when a LoRA was merged
-    vae_encoder/vae_encoder.pt       vae_decoder/vae_decoder.pt
+    vae_encoder/vae_encoder.pt       vae_decoder/vae_decoder.pt       controlnet/controlnet.pt
 
 Ports, order and batch follow the bundle's profile. A traced script is of one picture size, as
 the original's are: 512x512. Needs the `torch` extra.
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
+from converter.families.controlnet import is_controlnet
 from converter.files import replacing, require_space
 from converter.modules import load_module, require_torch
 from converter.progress import Event, Progress, silent
@@ -68,7 +69,8 @@ def _save_script(bundle: Bundle, component: BundleComponent, path: Path) -> None
     import torch
 
     module = load_module(bundle, component.name)
-    batch = bundle.batch if component.name == "unet" else 1
+    batched = component.name == "unet" or is_controlnet(component.name)
+    batch = bundle.batch if batched else 1
     arguments = tuple(
         torch.zeros(port.at(batch, SIZE), dtype=getattr(torch, port.dtype))
         for port in component.interface.inputs

@@ -17,6 +17,7 @@ from onnx_ir.passes import common
 
 from converter.bundle import WEIGHTS_FILE
 from converter.components import interface, size_multiple
+from converter.families.controlnet import is_controlnet
 from converter.modules import build_module
 from converter.sizes import Size
 from passes.fold_weight_layout import FoldWeightLayoutPass
@@ -45,7 +46,8 @@ def trace(component: str, architecture: Architecture, *, residual_ports: bool) -
 
     module = build_module(component, architecture, residual_ports=residual_ports)
     ports = interface(component, architecture, residual_ports=residual_ports)
-    multiple = size_multiple(architecture, residual_ports=residual_ports and component == "unet")
+    tied = is_controlnet(component) or (component == "unet" and residual_ports)
+    multiple = size_multiple(architecture, residual_ports=tied)
     # Extents must differ from each other and from 1, or the tracer takes them for constants.
     size = Size(width=multiple * 5, height=multiple * 7) if multiple > 8 else Size(312, 344)
     # Without ports a UNet halves each side at every level; the last must stay above 1, which the
@@ -111,7 +113,7 @@ def _dynamic_shapes(ports: Interface, multiple: int, fewest: int) -> tuple[Any, 
         {axis: spec(dim) for axis, dim in enumerate(port.shape) if isinstance(dim, str)}
         for port in ports.inputs
     ]
-    if len(shapes) > 3:  # what a UNet takes beyond its three is one variadic argument
+    if len(shapes) > 3:  # what a UNet or ControlNet takes beyond three is one variadic argument
         return (*shapes[:3], tuple(shapes[3:]))
     return tuple(shapes)
 

@@ -42,7 +42,7 @@ def unet_module(arch: UNetArchitecture, *, residual_ports: bool) -> torch.nn.Mod
                 sample, timestep, encoder_hidden_states, return_dict=False, **added
             )[0]
 
-    unet = UNet(**_unet_config(arch))
+    unet = UNet(**unet_config(arch))
     if not residual_ports:
         # More up-samplings than there are makes every latent size "not a multiple", so the
         # traced graph takes each up-sampled size from the skip connection, whatever it is.
@@ -50,7 +50,7 @@ def unet_module(arch: UNetArchitecture, *, residual_ports: bool) -> torch.nn.Mod
     return unet
 
 
-def _unet_config(arch: UNetArchitecture) -> dict[str, Any]:
+def unet_config(arch: UNetArchitecture) -> dict[str, Any]:
     """Return the keyword arguments of diffusers' `UNet2DConditionModel`.
 
     Raises InputError for a UNet that it cannot be configured to be.

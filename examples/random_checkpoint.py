@@ -1,4 +1,4 @@
-"""Write a Stable Diffusion checkpoint of any family with random weights, and a LoRA for it.
+"""Write a Stable Diffusion checkpoint of any family with random weights, a LoRA and a ControlNet.
 
 The layout is the original single-file one, so every step of the tool runs as on a real file; the
 pictures are noise. Values are scaled by fan-in, so that activations stay near one.
@@ -15,8 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from converter.architecture import Architecture
+from converter.architecture import Architecture, UNetArchitecture
 from converter.components import available, rules
+from converter.families.controlnet import CONTROLNET_PREFIX, controlnet_rules, copied_part
 from converter.families.rules import TensorRule
 from converter.files import replacing
 from converter.weights import Array
@@ -49,12 +50,20 @@ def write_safetensors(path: Path, tensors: Iterable[Named]) -> None:
 
 def write_checkpoint(path: Path, architecture: Architecture, seed: int = 0) -> None:
     """Write a checkpoint with every component of `architecture`, float16."""
+    components = available(architecture)
+    _write_rules(path, (r for c in components for r in rules(c, architecture)), seed)
+
+
+def write_controlnet(
+    path: Path, unet: UNetArchitecture, seed: int = 0, prefix: str = CONTROLNET_PREFIX
+) -> None:
+    """Write a ControlNet for this UNet, float16; its exits are not zero, as if it were trained."""
+    _write_rules(path, controlnet_rules(copied_part(unet), prefix), seed)
+
+
+def _write_rules(path: Path, table: Iterable[TensorRule], seed: int) -> None:
     rng = np.random.default_rng(seed)
-    entries = {
-        rule.source: rule  # of tensors that one name holds fused, any stands for all
-        for component in available(architecture)
-        for rule in rules(component, architecture)
-    }
+    entries = {rule.source: rule for rule in table}  # of those fused, any stands for all
 
     def tensor(rule: TensorRule) -> Named:
         shape = rule.stored_shape
@@ -111,6 +120,7 @@ def main() -> None:
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--lora", type=Path, help="also write a LoRA for it")
     parser.add_argument("--rank", type=int, default=4, help="of the LoRA")
+    parser.add_argument("--controlnet", type=Path, help="also write a ControlNet for it")
     parser.add_argument("--model", choices=MODELS, default="sd15", help="what to write")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
@@ -118,6 +128,8 @@ def main() -> None:
     write_checkpoint(options.checkpoint, architecture, options.seed)
     if options.lora is not None:
         write_lora(options.lora, architecture, options.rank, seed=options.seed + 1)
+    if options.controlnet is not None and architecture.unet is not None:
+        write_controlnet(options.controlnet, architecture.unet, seed=options.seed + 2)
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ class Pipeline:
         return PipelineResult(model, tuple(one.report for one in self.passes))
 
 
-def present(inputs: Sequence[tuple[str, str]], outputs: Mapping[str, str]) -> Pipeline:
+def present(inputs: Mapping[str, tuple[str, str]], outputs: Mapping[str, str]) -> Pipeline:
     """Template -> a profile's graph, sizes still symbolic."""
     return Pipeline([PresentInterfacePass(inputs, outputs)])
 

@@ -1,7 +1,7 @@
 """Canonical ports -> a consumer's ports: names, dtypes, and which outputs there are."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import count
 
 import numpy as np
@@ -12,29 +12,31 @@ from passes.base import Pass
 
 
 class PresentInterfacePass(Pass):
-    """Rename inputs, set their dtypes, and keep the wanted outputs, in the order given.
+    """Rename and order inputs, set their dtypes, and keep the wanted outputs, in the order given.
 
-    `inputs` lists (name, dtype) in graph order; `outputs` maps canonical names to the
-    consumer's. What only a dropped output needed is removed, weights included.
+    `inputs` maps canonical names to the consumer's (name, dtype); `outputs` maps canonical names to
+    the consumer's. What only a dropped output needed is removed, weights included.
     """
 
     name = "present-interface"
     changes_weights = True
 
-    def __init__(self, inputs: Sequence[tuple[str, str]], outputs: Mapping[str, str]) -> None:
+    def __init__(self, inputs: Mapping[str, tuple[str, str]], outputs: Mapping[str, str]) -> None:
         super().__init__()
         self._inputs = inputs
         self._outputs = outputs
 
     def requires(self, model: ir.Model) -> None:
-        """As many inputs as given; every wanted output exists; no two ports of one name."""
-        names = {value.name for value in model.graph.outputs}
-        if len(model.graph.inputs) != len(self._inputs) or not set(self._outputs) <= names:
+        """The inputs are those given; every wanted output exists; no two ports of one name."""
+        inputs, outputs = (
+            {value.name for value in side} for side in (model.graph.inputs, model.graph.outputs)
+        )
+        if inputs != self._inputs.keys() or not self._outputs.keys() <= outputs:
             raise PreconditionError(
-                f"{len(self._inputs)} inputs and outputs {list(self._outputs)} wanted; the graph "
-                f"has {len(model.graph.inputs)} inputs and outputs {sorted(map(str, names))}"
+                f"inputs {list(self._inputs)} and outputs {list(self._outputs)} wanted; the graph "
+                f"has inputs {sorted(map(str, inputs))} and outputs {sorted(map(str, outputs))}"
             )
-        ports = Counter([*(name for name, _ in self._inputs), *self._outputs.values()])
+        ports = Counter([*(name for name, _ in self._inputs.values()), *self._outputs.values()])
         taken = [n for n, uses in ports.items() if uses > 1 or n in model.graph.initializers]
         if taken:
             raise PreconditionError(f"two ports, or a port and an initializer, are named {taken}")
@@ -42,8 +44,14 @@ class PresentInterfacePass(Pass):
     def call(self, model: ir.Model) -> PassResult:
         """Rewrite in place."""
         graph = model.graph
-        outputs = {value.name: value for value in graph.outputs}  # before any name changes
-        for value, (name, dtype) in zip(graph.inputs, self._inputs, strict=True):
+        inputs, outputs = (  # before any name changes
+            {value.name: value for value in side} for side in (graph.inputs, graph.outputs)
+        )
+        ordered = [inputs[name] for name in self._inputs]
+        if ordered != list(graph.inputs):
+            graph.inputs[:] = ordered
+            self.fire()
+        for value, (name, dtype) in zip(ordered, self._inputs.values(), strict=True):
             wanted = ir.DataType.from_numpy(np.dtype(dtype))
             if value.dtype != wanted:
                 retype_input(graph, value, wanted)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from typing import Any
 
 import numpy as np
 
@@ -9,6 +10,7 @@ from converter.errors import InputError
 from converter.interface import Interface
 from converter.sizes import LATENT_CHANNELS, LATENT_SCALE, Size
 from converter.weights import Array
+from runtime.hints import Hint, HintFile
 from runtime.schedulers import Scheduler
 from runtime.tokenizer import END_TOKEN, tokenize
 from targets.base import Runner
@@ -16,10 +18,15 @@ from targets.base import Runner
 NEEDED = ("text_encoder", "unet", "vae_decoder")
 """The components that draw."""
 
+HINT_PORTS = ("controlnet_cond", "image")
+"""What the profiles call the port of a ControlNet's hint."""
+
 
 @dataclass(frozen=True)
 class PictureRequest:
     """What to draw. With `guidance` above 1 the UNet also runs on the negative prompt.
+
+    `hints` are the pictures that ControlNets follow.
 
     `guidance` is the scale of classifier-free guidance (arXiv 2207.12598) as diffusers counts it:
     noise = negative + guidance * (prompt - negative).
@@ -31,6 +38,18 @@ class PictureRequest:
     steps: int = 20
     guidance: float = 7.5
     seed: int = 0
+    hints: tuple[HintFile, ...] = ()
+
+    @property
+    def components(self) -> tuple[str, ...]:
+        """The components that draw this."""
+        return (*NEEDED, *dict.fromkeys(hint.component for hint in self.hints))
+
+    def identity(self) -> dict[str, Any]:
+        """Everything that the picture depends on besides the weights, as JSON."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        hints = [hint.identity() for hint in values.pop("hints")]
+        return {**values, "hints": hints} if hints else values
 
     @property
     def guided(self) -> bool:
@@ -40,10 +59,12 @@ class PictureRequest:
     def command(self) -> list[str]:
         """Return the options of `generate` and `validate` that ask for this."""
         words = ["--prompt", self.prompt]
-        for option in fields(self)[1:]:
+        for option in fields(self)[1:-1]:
             value = getattr(self, option.name)
             if value != option.default:
                 words += [f"--{option.name}", f"{value:g}" if option.type is float else str(value)]
+        for hint in self.hints:
+            words += ["--hint", str(hint)]
         return words
 
     @property
@@ -53,6 +74,7 @@ class PictureRequest:
         return (
             f'"{self.prompt}"{negative}, {self.steps} steps of {self.scheduler}, '
             f"guidance {self.guidance:g}, seed {self.seed}"
+            + "".join(f", {hint.component} on {hint.path.name}" for hint in self.hints)
         )
 
 
@@ -107,8 +129,8 @@ def to_pixels(picture: Array) -> Array:
 class Pipeline:
     """Everything that draws at one picture size.
 
-    `networks` holds text_encoder, unet and vae_decoder, and where a hint is to be followed a
-    controlnet, whose outputs are the UNet's residuals in the order of the UNet's ports.
+    `networks` holds text_encoder, unet and vae_decoder, and where a hint is to be followed its
+    controlnet, whose outputs have the names of the UNet's ports that they go to.
     `padding` is the token behind the end of a prompt.
     """
 
@@ -122,13 +144,14 @@ class Pipeline:
     def draw(
         self,
         request: PictureRequest,
-        hint: Array | None = None,
+        hints: Sequence[Hint] = (),
         on_step: Callable[[int], None] = lambda _: None,
     ) -> Drawing:
-        """Draw a picture. `hint` is the ControlNet's, float32 [3, H, W] in [0, 1].
+        """Draw a picture; `hints` are followed beside those that the request names.
 
         `on_step` is told how many steps are done. Raises InputError for options that do not fit.
         """
+        hints = [*hints, *(hint.read(self.size) for hint in request.hints)]
         scheduler = Scheduler(
             request.scheduler,
             request.steps,
@@ -141,7 +164,7 @@ class Pipeline:
         latents = []
         for index, timestep in enumerate(scheduler.timesteps):
             rows = np.repeat(scheduler.scale(latent, index), len(context), axis=0)
-            noise = self._noise(rows, np.array([timestep], np.float32), context, hint)
+            noise = self._noise(rows, np.array([timestep], np.float32), context, hints)
             if request.guided:
                 noise = noise[:1] + np.float32(request.guidance) * (noise[1:] - noise[:1])
             latent = scheduler.step(noise, latent, index)
@@ -155,21 +178,31 @@ class Pipeline:
         prompts = [request.negative] * request.guided + [request.prompt]
         return self.networks["text_encoder"](tokenize(prompts, self.padding))[0]
 
-    def _noise(self, rows: Array, timestep: Array, context: Array, hint: Array | None) -> Array:
+    def _noise(self, rows: Array, timestep: Array, context: Array, hints: Sequence[Hint]) -> Array:
         unet = self.networks["unet"]
         ports = unet.interface.inputs[3:]
-        if hint is None:
-            shapes = (port.at(len(rows), self.size) for port in ports)
-            residuals = [np.zeros(shape, np.float32) for shape in shapes]
-        elif not ports or "controlnet" not in self.networks:
+        added = {port.name: np.zeros(port.at(len(rows), self.size), np.float32) for port in ports}
+        for hint in hints:
+            for name, residual in self._residuals(hint, rows, timestep, context).items():
+                added[name] += np.float32(hint.scale) * residual
+        return unet(rows, timestep, context, *added.values())[0]
+
+    def _residuals(
+        self, hint: Hint, rows: Array, timestep: Array, context: Array
+    ) -> dict[str, Array]:
+        """Run a ControlNet; its outputs by name."""
+        net = self.networks.get(hint.component)
+        if net is None:
             raise InputError(
-                "a hint needs a ControlNet and a UNet with residual ports: "
-                "export with --profile sd-lcm-tpu"
+                f"a hint for {hint.component}, which is not here: export with --controlnet FILE"
             )
-        else:
-            hints = np.repeat(hint[None], len(rows), axis=0)
-            residuals = self.networks["controlnet"](rows, timestep, context, hints)
-        return unet(rows, timestep, context, *residuals)[0]
+        pictures = np.repeat(hint.picture[None], len(rows), axis=0)
+        given = {
+            "sample": rows, "timestep": timestep, "encoder_hidden_states": context,
+            **dict.fromkeys(HINT_PORTS, pictures),
+        }  # fmt: skip
+        outputs = net(*(given[port.name] for port in net.interface.inputs))
+        return {p.name: a for p, a in zip(net.interface.outputs, outputs, strict=True)}
 
 
 def first_latent(size: Size, seed: int) -> Array:

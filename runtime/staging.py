@@ -1,10 +1,11 @@
 """Open what draws: the artifacts of one target at one size, or the fp32 reference."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 from converter.bundle import Bundle
 from converter.errors import InputError
+from converter.families.controlnet import is_controlnet
 from converter.sizes import LATENT_CHANNELS, Size
 from runtime.sampling import NEEDED, Network, Pipeline
 from runtime.tokenizer import END_TOKEN
@@ -12,11 +13,13 @@ from targets.base import Artifact, Runner, Target
 from targets.manifest import Manifest
 
 
-def chosen_artifacts(manifest: Manifest, target: str, size: Size) -> dict[str, Artifact]:
-    """Return the artifacts that draw, by component; raises InputError naming what is missing."""
+def chosen_artifacts(
+    manifest: Manifest, target: str, size: Size, needed: Sequence[str]
+) -> dict[str, Artifact]:
+    """Return the artifacts of `needed` components; raises InputError naming what is missing."""
     mine = [a for a in manifest.artifacts if a.target == target]
-    found = {a.component: a for a in mine if a.size in (None, size) and a.component in NEEDED}
-    missing = [component for component in NEEDED if component not in found]
+    found = {a.component: a for a in mine if a.size in (None, size) and a.component in needed}
+    missing = [component for component in needed if component not in found]
     if missing:
         sizes = ", ".join(dict.fromkeys(str(a.size) for a in mine if a.size is not None))
         raise InputError(
@@ -28,11 +31,15 @@ def chosen_artifacts(manifest: Manifest, target: str, size: Size) -> dict[str, A
 
 @contextmanager
 def open_artifacts(
-    manifest: Manifest, bundle: Bundle, target: Target, size: Size
+    manifest: Manifest,
+    bundle: Bundle,
+    target: Target,
+    size: Size,
+    needed: Sequence[str] = NEEDED,
 ) -> Iterator[Pipeline]:
-    """Open the artifacts of a target at one size; runners are closed on leaving."""
-    check_draws(bundle)
-    artifacts = chosen_artifacts(manifest, target.name, size)
+    """Open the `needed` artifacts of a target at one size; runners are closed on leaving."""
+    check_draws(bundle, needed)
+    artifacts = chosen_artifacts(manifest, target.name, size, needed)
     with ExitStack() as stack:
         networks = {
             component: Network(
@@ -47,10 +54,13 @@ def open_artifacts(
 
 @contextmanager
 def open_reference(
-    bundle: Bundle, size: Size, opener: Callable[[Bundle, str], Runner]
+    bundle: Bundle,
+    size: Size,
+    opener: Callable[[Bundle, str], Runner],
+    needed: Sequence[str] = NEEDED,
 ) -> Iterator[Pipeline]:
     """Open the fp32 reference of a bundle; it takes any size and batch."""
-    check_draws(bundle)
+    check_draws(bundle, needed)
     with ExitStack() as stack:
         networks = {
             component: Network(
@@ -58,7 +68,7 @@ def open_reference(
                 bundle.components[component].interface,
                 batch=None,
             )
-            for component in NEEDED
+            for component in needed
         }
         yield _pipeline(networks, bundle, size)
 
@@ -74,8 +84,14 @@ def _pipeline(networks: dict[str, Network], bundle: Bundle, size: Size) -> Pipel
     )
 
 
-def check_draws(bundle: Bundle) -> None:
+def check_draws(bundle: Bundle, needed: Sequence[str] = NEEDED) -> None:
     """Raise InputError for a model that the sampling loop has nothing to feed with."""
+    for name in needed:
+        if is_controlnet(name) and name not in bundle.components:
+            raise InputError(
+                f"{bundle.folder}: no {name}, for which a hint is given: export with "
+                "--controlnet FILE"
+            )
     if "unet" not in bundle.components:
         return  # the caller names what is missing
     sample, _, _, *more = bundle.components["unet"].interface.inputs

@@ -29,6 +29,8 @@ def export(
     vae: model_options.Vae = None,
     text_encoder: model_options.TextEncoder = None,
     text_encoder_2: model_options.TextEncoder2 = None,
+    controlnet: model_options.ControlNets = None,
+    controlnet_merge: model_options.ControlNetMerge = None,
     variant: model_options.Variant = None,
     ema: model_options.Ema = False,
     lora: Annotated[
@@ -60,6 +62,7 @@ def export(
 ) -> None:
     """Export a checkpoint (and LoRAs) to weightless-made ONNX graphs with weights beside them."""
     from converter.adapters.choice import AdapterChoice
+    from converter.architecture import controlnet_name
     from converter.downloads.fetch import local_path
     from converter.export import ExportRequest
     from converter.export import export as run
@@ -78,6 +81,7 @@ def export(
             "vae": vae,
             "text_encoder": text_encoder,
             "text_encoder_2": text_encoder_2,
+            **{controlnet_name(i): text for i, text in enumerate(controlnet or ())},
         }
         request = ExportRequest(
             checkpoint=None if checkpoint is None else fetched(checkpoint),
@@ -90,6 +94,7 @@ def export(
             parts={part: fetched(text) for part, text in parts.items() if text is not None},
             variant=variant,
             ema=ema,
+            controlnet_base=None if controlnet_merge is None else fetched(controlnet_merge),
             prediction=prediction,
             zero_terminal_snr=zero_terminal_snr,
         )

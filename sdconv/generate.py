@@ -24,6 +24,7 @@ def generate(
     steps: options.Steps = None,
     guidance: options.Guidance = None,
     seed: options.Seed = 0,
+    hint: options.Hints = None,
 ) -> None:
     """Draw a picture with the artifacts of one target."""
     from runtime.generate import GenerateRequest
@@ -34,7 +35,7 @@ def generate(
         artifacts=artifacts,
         output=output,
         picture=options.picture_request(
-            artifacts, bundle, prompt, negative, scheduler, steps, guidance, seed
+            artifacts, bundle, prompt, negative, scheduler, steps, guidance, seed, hint
         ),
         target=target,
         size=size,

@@ -1,7 +1,8 @@
-"""`sdconv inspect`: what a file or folder is, from its headers alone."""
+"""`sdconv inspect`: what a file or folder is, and what its export and compilation would need."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,26 +13,96 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from converter.inspection import Inspection
+    from sdconv.preflight.request import PlanRequest
 
 
 def inspect(
     file: Annotated[str, typer.Argument(help="A checkpoint, a part of one, or a LoRA.")],
     variant: model_options.Variant = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead.")] = False,
+    plan: Annotated[
+        bool,
+        typer.Option(
+            "--plan",
+            help="Predict memory, disk and time of export and compile, say whether this machine "
+            "can do it, and print the commands; needs --target and --sizes.",
+        ),
+    ] = False,
+    target: Annotated[str | None, typer.Option("--target", "-t", help="See --plan.")] = None,
+    sizes: Annotated[str | None, typer.Option(help="See --plan: 512x512,768x512.")] = None,
+    precision: Annotated[str, typer.Option(help="As 'compile' takes it.")] = "",
+    effort: Annotated[str, typer.Option(help="As 'compile' takes it.")] = "normal",
+    components: Annotated[str | None, typer.Option(help="As 'export' takes it.")] = None,
+    controlnet: model_options.ControlNets = None,
+    profile: Annotated[
+        str | None, typer.Option(help="As 'export' takes it.  [default: what fits]")
+    ] = None,
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="Where bundle and artifacts would go.")
+    ] = Path(),
 ) -> None:
-    """Tell what a file is: kind, family, parts, every hyper-parameter. Reads headers only."""
-    from json import dumps
+    """Tell what a file is: kind, family, parts, every hyper-parameter. Reads headers only.
 
+    With --plan, also what turning it into artifacts would need; exit code 1 if it cannot be
+    done here.
+    """
     from converter.downloads.fetch import local_path
+    from converter.errors import InputError
     from converter.inspection import inspect as inspect_file
+    from converter.sizes import parse_sizes
     from sdconv.console import progress_bar
 
+    if plan != (target is not None and sizes is not None):
+        raise InputError(
+            "a plan is for a target and sizes: write --plan --target onnxruntime --sizes 512x512"
+        )
     with progress_bar() as progress:
-        found = inspect_file(local_path(file, variant, progress), variant)
+        path = local_path(file, variant, progress)
+        nets = [local_path(text, variant, progress) for text in controlnet or ()]
+    if target is None or sizes is None:
+        found = inspect_file(path, variant)
+        _print_json(found.to_json()) if json else _print(found)
+        return
+    from converter.architecture import controlnet_name
+    from converter.model_files import ModelFiles
+    from sdconv.preflight.request import PlanRequest
+    from targets.compile import parse_precisions
+
+    request = PlanRequest(
+        files=ModelFiles(
+            path, {controlnet_name(i): net for i, net in enumerate(nets)}, variant=variant
+        ),
+        target=target,
+        sizes=parse_sizes(sizes),
+        output=output,
+        profile=profile,
+        precision=parse_precisions(precision),
+        effort=effort,
+        components=tuple(components.split(",")) if components else None,
+    )
+    if not _plan(request, json=json):
+        raise typer.Exit(1)
+
+
+def _plan(request: PlanRequest, *, json: bool) -> bool:
+    """Make and print a plan; whether it can be done."""
+    from sdconv.console import out
+    from sdconv.preflight.plan import make_plan
+    from sdconv.preflight.report import plan_to_json, print_plan
+
+    found, plan = make_plan(request)
     if json:
-        typer.echo(dumps(found.to_json(), indent=1))
+        _print_json({**found.to_json(), "plan": plan_to_json(plan)})
     else:
-        _print(found)
+        _print_title(found)
+        print_plan(plan, out)
+    return plan.possible
+
+
+def _print_json(data: object) -> None:
+    from json import dumps
+
+    typer.echo(dumps(data, indent=1))
 
 
 def _print(found: Inspection) -> None:
@@ -39,22 +110,9 @@ def _print(found: Inspection) -> None:
 
     from sdconv.console import out
 
-    out.print(
-        f"{found.path}: {found.kind}, family {found.family}, {found.bytes / 1e6:.1f} MB",
-        soft_wrap=True,
-    )
+    _print_title(found)
     for line in _files(found):
         out.print(line, markup=False, soft_wrap=True)
-    if found.adapter is not None:
-        ranks = ", ".join(map(str, found.adapter.rank)) or "none"
-        out.print(
-            f"{found.adapter.kind} for {found.adapter.target_family}, rank {ranks}, "
-            f"{found.adapter.modules} modules"
-        )
-    else:
-        terminal = ", zero terminal SNR" if found.prediction.zero_terminal_snr else ""
-        out.print(f"variant: {found.variant}")
-        out.print(f"prediction type: {found.prediction.type}{terminal} ({found.prediction.reason})")
     if found.components:
         table = Table("component", "present", "parameters", "stored as")
         for name, facts in found.components.items():
@@ -72,8 +130,17 @@ def _print(found: Inspection) -> None:
         out.print(f"... and {len(found.problems) - 20} more (all with --json)")
 
 
+def _print_title(found: Inspection) -> None:
+    from sdconv.console import out
+
+    out.print(
+        f"{found.path}: {found.kind}, family {found.family}, {found.bytes / 1e6:.1f} MB",
+        soft_wrap=True,
+    )
+
+
 def _files(found: Inspection) -> Iterator[str]:
-    """What the files are, and what they lack."""
+    """What the files are, what they lack, and what is in them."""
     yield f"container: {found.container}"
     for part, spelling in found.spellings.items():
         yield f"{part}: {spelling}"
@@ -81,3 +148,22 @@ def _files(found: Inspection) -> Iterator[str]:
         yield "it holds EMA copies of the UNet: export takes them with --ema"
     for part, option in found.missing.items():
         yield f"missing: {part}; export takes it from {option} FILE"
+    yield from _nature(found)
+
+
+def _nature(found: Inspection) -> Iterator[str]:
+    """What kind of model or adapter it is, and how a checkpoint is sampled."""
+    from converter.architecture import CONTROLNET
+
+    if found.adapter is not None:
+        ranks = ", ".join(map(str, found.adapter.rank)) or "none"
+        yield (
+            f"{found.adapter.kind} for {found.adapter.target_family}, rank {ranks}, "
+            f"{found.adapter.modules} modules"
+        )
+    elif found.kind == CONTROLNET:
+        yield "export takes it with -c, beside a checkpoint"
+    else:
+        terminal = ", zero terminal SNR" if found.prediction.zero_terminal_snr else ""
+        yield f"variant: {found.variant}"
+        yield f"prediction type: {found.prediction.type}{terminal} ({found.prediction.reason})"

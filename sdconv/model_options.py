@@ -26,6 +26,21 @@ TextEncoder = Annotated[
 TextEncoder2 = Annotated[
     str | None, typer.Option("--text-encoder-2", help="The same for SDXL's second one.")
 ]
+ControlNets = Annotated[
+    list[str] | None,
+    typer.Option(
+        "-c", "--controlnet", help="ControlNet to export beside it; may be given several times."
+    ),
+]
+ControlNetMerge = Annotated[
+    str | None,
+    typer.Option(
+        "--controlnet-merge",
+        metavar="BASE",
+        help="Carry the ControlNets over from BASE, the checkpoint that they were trained beside, "
+        "to this one.",
+    ),
+]
 Variant = Annotated[
     str | None,
     typer.Option("--variant", help="Which files of a diffusers folder, for example fp16."),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -30,6 +30,15 @@ Guidance = Annotated[
     typer.Option(min=0, help=f"Classifier-free guidance, 1 is none.  {ADVISED.format(GUIDANCE)}"),
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of the noise.")]
+Hints = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--hint",
+        metavar="[COMPONENT=]FILE[:SCALE]",
+        help="Picture that a ControlNet follows: edges.png, edges.png:0.8, "
+        "controlnet_2=depth.png; may be repeated.",
+    ),
+]
 
 
 def picture_request(
@@ -41,12 +50,14 @@ def picture_request(
     steps: int | None,
     guidance: float | None,
     seed: int,
+    hints: Sequence[str] | None,
 ) -> PictureRequest:
     """What to draw: options not given are the bundle's recommendation, else the usual ones.
 
     A recommendation holds together, so another scheduler than its own sets it aside. Raises
     InputError where the artifacts or their bundle cannot be read.
     """
+    from runtime.hints import HintFile
     from runtime.sampling import PictureRequest
     from sdconv.console import out
     from targets.manifest import Manifest
@@ -59,7 +70,8 @@ def picture_request(
         if advice is not None and scheduler in (None, advice["scheduler"]):
             out.print(sentence(advice), highlight=False, markup=False, soft_wrap=True)
             chosen = {**{name: advice[name] for name in given}, **asked}
-    return PictureRequest(prompt, negative, seed=seed, **chosen)
+    read = tuple(HintFile.parse(hint) for hint in hints or ())
+    return PictureRequest(prompt, negative, seed=seed, hints=read, **chosen)
 
 
 def sentence(advice: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from converter.cost import Cost
 from converter.progress import Progress
 from converter.sizes import Size
 from converter.weights import Array, WeightSource
@@ -46,6 +47,24 @@ class CompileJob:
     def label(self) -> str:
         """The job in a user's words: ``unet 512x512 f16``."""
         return " ".join(str(part) for part in (self.component, self.size, self.precision) if part)
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A job as far as a checkpoint's header tells, before there is a graph.
+
+    `job.graph` need not exist and `job.graph_sha256` may be empty, as may `weights_key`: then
+    nothing can be known to be in the cache. `weights_bytes` is the size of the weights file
+    (float32), `tensors` how many it holds, `operations` the additions and multiplications of one
+    run.
+    """
+
+    job: CompileJob
+    weights_key: str
+    parameters: int
+    weights_bytes: int
+    tensors: int
+    operations: int
 
 
 @dataclass(frozen=True)
@@ -157,6 +176,27 @@ class Target(ABC):
     @abstractmethod
     def open(self, artifact: Artifact, folder: Path) -> Runner:
         """Load an artifact so that it can be run on this machine."""
+
+    @abstractmethod
+    def is_compiled(self, job: CompileJob, weights_key: str) -> bool:
+        """Whether the cache holds the skeleton of this job already. Makes nothing."""
+
+    @abstractmethod
+    def predict(self, work: Workload) -> Cost:
+        """What `compile` will cost here, measured constants applied to one job."""
+
+    def predict_bind(self, works: Sequence[Workload]) -> Cost:
+        """What `bind` will cost for one component's skeletons.
+
+        `written` is what the artifacts take where they cannot be links into the cache.
+        """
+        del works
+        return Cost()
+
+    def predict_run(self, work: Workload) -> float | None:
+        """What `run_seconds` will say of the artifact of this job."""
+        del work
+        return None
 
     def run_seconds(self, artifact: Artifact, folder: Path) -> float | None:
         """Estimate the seconds of one `infer` here; None where it is too short to matter."""

@@ -9,6 +9,7 @@ from converter.architecture import Architecture
 from converter.bundle import Bundle, BundleComponent
 from converter.components import size_multiple
 from converter.errors import InputError
+from converter.families.controlnet import is_controlnet
 from converter.profiles import get_profile
 from converter.progress import Event, Progress, silent
 from converter.sizes import Size, check_size
@@ -68,7 +69,7 @@ def compile_bundle(request: CompileRequest, progress: Progress = silent) -> Mani
     """
     bundle = Bundle.load(request.bundle)
     target = get_target(request.target)
-    jobs = _jobs(request, bundle, target)
+    jobs = jobs_of(request, bundle, target)
     before = _earlier(request, bundle)
     target.check_ready()
     _say_profile(bundle, target, progress)
@@ -87,7 +88,7 @@ def compile_bundle(request: CompileRequest, progress: Progress = silent) -> Mani
     return manifest
 
 
-def _jobs(request: CompileRequest, bundle: Bundle, target: Target) -> dict[str, list[CompileJob]]:
+def jobs_of(request: CompileRequest, bundle: Bundle, target: Target) -> dict[str, list[CompileJob]]:
     """Every job by component, after checking everything that a user can have wrong."""
     names = request.components or tuple(bundle.components)
     for name in (*names, *request.precision):
@@ -104,7 +105,7 @@ def _jobs(request: CompileRequest, bundle: Bundle, target: Target) -> dict[str, 
     if request.effort not in EFFORTS:
         raise InputError(f"unknown effort {request.effort!r}: choose one of {', '.join(EFFORTS)}")
     architecture = Architecture.from_json(bundle.architecture)
-    ports = get_profile(bundle.profile).residual_ports
+    ports = get_profile(bundle.profile).residual_ports(architecture)
     multiple = size_multiple(architecture, residual_ports=ports)
     for size in request.sizes:
         check_size(size, multiple)
@@ -126,7 +127,7 @@ def _component_jobs(
 ) -> Iterator[CompileJob]:
     precision = request.precision.get(component.name, target.default_precision(component.name))
     # The batch is the denoiser's: hosts encode one prompt and decode one picture at a time.
-    batch = batch if component.name in ("unet", "controlnet") else 1
+    batch = batch if component.name == "unet" or is_controlnet(component.name) else 1
     for size in request.sizes if component.interface.has_size else (None,):
         yield CompileJob(
             component=component.name,

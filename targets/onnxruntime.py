@@ -12,18 +12,36 @@ from pathlib import Path
 import onnx_ir as ir
 
 from converter.cache import Cache
+from converter.cost import Cost
 from converter.errors import InputError
 from converter.files import link_or_copy, sha256_of
 from converter.progress import Event, Progress
 from converter.weights import Array, WeightSource
 from passes import pipelines
 from passes.weights import read_graph
-from targets.base import Artifact, CompileJob, Runner, Skeleton, Target, ToolchainError
+from targets.base import (
+    Artifact,
+    CompileJob,
+    Runner,
+    Skeleton,
+    Target,
+    ToolchainError,
+    Workload,
+)
 
 PIPELINE = "onnxruntime 2"
 """Raise the number whenever the pipeline would make another graph of the same input."""
 
 GRAPH = "graph.onnx"
+
+MEMORY = (130e6, 45e3)
+"""Bytes at no tensors, and per tensor, while a graph is specialised. Measured: 36 tensors 0.136 GB,
+686 (the UNet of SD1.5, any width) 0.16 to 0.18 GB, 1,680 (SDXL's) 0.22 GB."""
+SECONDS = (0.05, 1.2e-3)
+"""Likewise, start-up of the program excluded. Measured on two cores with 1.2 s of start-up: 36
+tensors 1.6 s, 686 2.2 to 2.7 s, 1,680 3.7 s; the miniature's four components at two sizes 4.2 s."""
+GRAPH_BYTES = (15e3, 500)
+"""Likewise, of the specialised graph. Measured: 106 tensors 50 KB, 686 345 to 349 KB."""
 
 
 class OnnxRuntimeTarget(Target):
@@ -45,18 +63,12 @@ class OnnxRuntimeTarget(Target):
         del weights
         stage = f"compile {job.label}"
         progress(Event(stage, 0.0))
-        inputs = {
-            "graph": job.graph_sha256,
-            "shapes": str(job.input_shapes),
-            "pipeline": PIPELINE,
-            "onnxruntime": _version(),
-        }
 
         def build(folder: Path) -> None:
             result = pipelines.onnxruntime(dict(job.input_shapes)).run(read_graph(job.graph))
             ir.save(result.model, folder / GRAPH)
 
-        made = Cache("skeletons").make(f"{self.name} {job.label}", inputs, build)
+        made = Cache("skeletons").make(f"{self.name} {job.label}", _inputs(job), build)
         progress(Event(stage, 1.0, f"{job.label}: {made.why}"))
         return Skeleton(job, made.key, made.path, None, None, made.reused, made.why)
 
@@ -99,6 +111,24 @@ class OnnxRuntimeTarget(Target):
             predicted_ms=None,
         )
 
+    def is_compiled(self, job: CompileJob, weights_key: str) -> bool:
+        """Whether this graph was specialised to these shapes before, for whatever weights."""
+        del weights_key
+        return Cache("skeletons").find(_inputs(job)) is not None
+
+    def predict(self, work: Workload) -> Cost:
+        """Only the size of the graph matters: no weight is read."""
+        return Cost(
+            memory=_linear(MEMORY, work.tensors),
+            cached=_linear(GRAPH_BYTES, work.tensors),
+            seconds=SECONDS[0] + SECONDS[1] * work.tensors,
+        )
+
+    def predict_bind(self, works: Sequence[Workload]) -> Cost:
+        """Two links; the weights, which all sizes share, lie in the bundle."""
+        tensors = works[0].tensors
+        return Cost(memory=_linear(MEMORY, 0), written=len(works) * _linear(GRAPH_BYTES, tensors))
+
     def open(self, artifact: Artifact, folder: Path) -> Runner:
         """Load the graph into a session on the CPU."""
         return OnnxRuntimeRunner(folder / artifact.path)
@@ -132,6 +162,21 @@ class OnnxRuntimeRunner(Runner):
         except Exception as e:
             raise ToolchainError(f"{self._graph}: ONNX Runtime cannot run it: {e}") from e
         return dict(zip(self._outputs, values, strict=True))
+
+
+def _inputs(job: CompileJob) -> dict[str, str]:
+    """Everything that a skeleton is made from."""
+    return {
+        "graph": job.graph_sha256,
+        "shapes": str(job.input_shapes),
+        "pipeline": PIPELINE,
+        "onnxruntime": _version(),
+    }
+
+
+def _linear(law: tuple[float, float], tensors: int) -> int:
+    fixed, each = law
+    return round(fixed + each * tensors)
 
 
 def _version() -> str:

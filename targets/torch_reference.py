@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from converter.architecture import Architecture
-from converter.components import interface
 from converter.modules import load_module, require_torch
 from converter.profiles import get_profile
 from targets.base import Runner
@@ -30,7 +29,7 @@ def open_reference(bundle: Bundle, component: str) -> TorchReference:
     require_torch("the fp32 reference")
     profile = get_profile(bundle.profile)
     architecture = Architecture.from_json(bundle.architecture)
-    ports = interface(component, architecture, residual_ports=profile.residual_ports)
+    ports = profile.canonical(component, architecture)
     kept = profile.outputs(component, ports)
     return TorchReference(
         load_module(bundle, component),

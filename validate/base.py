@@ -15,6 +15,9 @@ from pathlib import Path
 from converter.sizes import Size
 from converter.weights import Array
 
+EMULATOR_BUDGET = 600.0
+"""Seconds that one artifact may take on an emulator, unless the user says otherwise."""
+
 PICTURE_LEVEL = "picture"
 """The level of results that all components have together: what they draw."""
 

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from converter.architecture import CONTROLNET
 from converter.errors import InputError
+from converter.families.controlnet import kind_of
 from converter.interface import Interface
 from converter.sizes import LATENT_SCALE
 from converter.weights import Array
@@ -29,6 +31,9 @@ There two exchanged ports change the output most. Less drowns in the activations
 scaled away by the group norms.
 """
 
+
+EDGE = 0.25
+"""Neighbours that differ by more of the range [-1, 1] have an edge between them."""
 
 GUIDANCE_SCALE = 8.0
 """What the published LCMs are used with."""
@@ -63,11 +68,12 @@ def make_case(
     """Fill every port of the interface; raises InputError for a port of unknown meaning."""
     inputs = {}
     for port in interface.inputs:
-        maker = _residual if is_residual(port.name) else _PORTS[component].get(port.name)
+        known = _PORTS[kind_of(component)]
+        maker = _residual if is_residual(port.name) else known.get(port.name)
         if maker is None:
             raise InputError(
                 f"{component}: nothing is known about an input named {port.name!r}: known are "
-                f"{', '.join(_PORTS[component])}; add it to validate/inputs.py"
+                f"{', '.join(known)}; add it to validate/inputs.py"
             )
         shape = shapes[port.name]
         array = maker(_Wanted(component, scene, port.name, shape), origins)
@@ -158,6 +164,14 @@ def _pictures(wanted: _Wanted, origins: Origins) -> Array:
     return np.stack([draw(wanted.scene.picture + row, height, width) for row in range(batch)])
 
 
+def _edges(wanted: _Wanted, origins: Origins) -> Array:
+    """The outlines of the drawn pictures, white on black in [0, 1]: what an edge detector gives."""
+    pictures = _pictures(wanted, origins)
+    steps = [np.abs(np.diff(pictures, axis=axis, append=0)).max(axis=1) for axis in (-2, -1)]
+    edges = (np.maximum(*steps) > EDGE).astype(np.float32)
+    return np.repeat(edges[:, None], 3, axis=1)
+
+
 def _latent(wanted: _Wanted, origins: Origins) -> Array:
     """Encode drawn pictures; without an encoder, unit variance divided by the scaling factor."""
     if origins.encode is None:
@@ -176,17 +190,18 @@ def _noisy_latent(wanted: _Wanted, origins: Origins) -> Array:
     return np.asarray(np.sqrt(kept) * clean + np.sqrt(1 - kept) * noise)
 
 
+_DENOISER: dict[str, Callable[[_Wanted, Origins], Array]] = {
+    "sample": _noisy_latent,
+    "timestep": _timestep,
+    "encoder_hidden_states": _embedding,
+    "text_embeds": _pooled_embedding,
+    "time_ids": _time_ids,
+}
 _PORTS: dict[str, dict[str, Callable[[_Wanted, Origins], Array]]] = {
     "text_encoder": {"input_ids": _tokens, "tokens": _tokens},
     "text_encoder_2": {"input_ids": _tokens},
-    "unet": {
-        "sample": _noisy_latent,
-        "timestep": _timestep,
-        "encoder_hidden_states": _embedding,
-        "timestep_cond": _guidance_embedding,
-        "text_embeds": _pooled_embedding,
-        "time_ids": _time_ids,
-    },
+    CONTROLNET: {**_DENOISER, "controlnet_cond": _edges, "image": _edges},
+    "unet": {**_DENOISER, "timestep_cond": _guidance_embedding},
     "vae_encoder": {"sample": _pictures, "image": _pictures},
     "vae_decoder": {"latent_sample": _latent, "latent": _latent},
 }

@@ -6,7 +6,7 @@ differ by the artifacts alone.
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from converter.cache import content_key
 from converter.errors import InputError
 from converter.progress import Event
 from converter.sizes import Size
-from runtime.sampling import NEEDED, PictureRequest, Pipeline
+from runtime.sampling import PictureRequest, Pipeline
 from runtime.staging import chosen_artifacts, open_artifacts, open_reference
 from targets.base import Artifact, Target, ToolchainError
 from targets.manifest import Manifest
@@ -80,7 +80,7 @@ def sittings(manifest: Manifest, bundle: Bundle, request: PictureRequest) -> lis
     found, lacking = [], None
     for target, size in pairs:
         try:
-            artifacts = chosen_artifacts(manifest, target, size)
+            artifacts = chosen_artifacts(manifest, target, size, request.components)
         except InputError as e:
             lacking = e
         else:
@@ -99,10 +99,10 @@ def _sitting(
     artifacts: dict[str, Artifact],
 ) -> Sitting:
     made_from = {
-        "request": asdict(request),
+        "request": request.identity(),
         "size": str(size),
         "prediction": [bundle.prediction_type, bundle.zero_terminal_snr],
-        "weights": {name: bundle.components[name].weights_key for name in NEEDED},
+        "weights": {name: bundle.components[name].weights_key for name in request.components},
         "version": VERSION,
     }
     here = {**made_from, "artifacts": {name: a.sha256 for name, a in artifacts.items()}}
@@ -118,7 +118,7 @@ def _sitting(
 
 def _case(request: PictureRequest) -> str:
     """Name the files of one request; different ones lie side by side."""
-    return f"seed{request.seed}-{content_key(asdict(request))[:8]}"
+    return f"seed{request.seed}-{content_key(request.identity())[:8]}"
 
 
 def _draw(
@@ -144,13 +144,14 @@ def _draw(
             bench.progress(Event(stage, 1, f"{sitting.label}: {hindrance.sentence}"))
             return hindrance
         try:
-            with open_artifacts(manifest, bundle, target, sitting.size) as pipeline:
+            opened = open_artifacts(manifest, bundle, target, sitting.size, request.components)
+            with opened as pipeline:
                 _save(sitting.drawn, case, pipeline, request, on_step)
         except ToolchainError as e:
             return Ruling(Verdict.FAIL, f"it could not be drawn: {e}")
         bench.progress(Event(stage, 1))
     if not sitting.reference.has(case):
-        with open_reference(bundle, sitting.size, opener) as pipeline:
+        with open_reference(bundle, sitting.size, opener, request.components) as pipeline:
             _save(sitting.reference, case, pipeline, request, lambda _: None)
     return NOT_RUN.missing
 
@@ -177,7 +178,8 @@ def _hindrance(
     except ToolchainError as e:
         return Ruling(Verdict.INCOMPLETE, f"not drawn: {e}")
     prompts = 2 if request.guided else 1
-    runs = {"text_encoder": prompts, "unet": prompts * request.steps, "vae_decoder": 1}
+    runs = dict.fromkeys(request.components, prompts * request.steps)  # of the denoisers
+    runs |= {"text_encoder": prompts, "vae_decoder": 1}
     seconds = 0.0
     for component, artifact in sitting.artifacts.items():
         once = target.run_seconds(artifact, bench.folder) or 0.0

@@ -3,7 +3,9 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+from converter.architecture import CONTROLNET
 from converter.errors import InputError
+from converter.families.controlnet import kind_of
 from converter.interface import Interface
 
 RECIPE_VERSION = 1
@@ -54,6 +56,7 @@ _VAE = (
 _SCENES = {
     "text_encoder": _TEXT,
     "text_encoder_2": _TEXT,
+    CONTROLNET: _UNET,
     "unet": _UNET,
     "vae_encoder": _VAE,
     "vae_decoder": _VAE,
@@ -67,13 +70,14 @@ def is_residual(port: str) -> bool:
 
 def scenes(component: str, interface: Interface) -> tuple[Scene, ...]:
     """The cases of a component, the most telling first; raises InputError for an unknown one."""
-    if component not in _SCENES:
+    kind = kind_of(component)
+    if kind not in _SCENES:
         raise InputError(
             f"no test inputs for component {component!r}: there are some for {', '.join(_SCENES)}"
         )
     if component == "unet" and any(is_residual(port.name) for port in interface.inputs):
         return _UNET_RESIDUALS
-    return _SCENES[component]
+    return _SCENES[kind]
 
 
 def stand_ins(
@@ -83,13 +87,12 @@ def stand_ins(
 
     `text_encoders` are those whose embeddings the UNet takes.
     """
+    denoiser = {**dict.fromkeys(text_encoders, "text embeddings"), "vae_encoder": "clean latents"}
     needed = {
-        "unet": {
-            **dict.fromkeys(text_encoders, "text embeddings"),
-            "vae_encoder": "clean latents",
-        },
+        CONTROLNET: denoiser,
+        "unet": denoiser,
         "vae_decoder": {"vae_encoder": "latents"},
-    }.get(component, {})
+    }.get(kind_of(component), {})
     return "; ".join(
         f"{what} are unit-variance noise: the bundle has no {lacking}"
         for lacking, what in needed.items()

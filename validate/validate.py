@@ -14,7 +14,7 @@ from runtime.staging import check_draws
 from targets.base import Target
 from targets.manifest import Manifest
 from targets.registry import get_target
-from validate.base import Report, Result
+from validate.base import EMULATOR_BUDGET, Report, Result
 from validate.judge import ComponentJudge
 from validate.picture import draw_pictures
 from validate.plan import plan
@@ -23,9 +23,6 @@ from validate.run import Bench, run
 from validate.scenes import stand_ins
 from validate.verdicts import judge_saved
 from validate.versions import versions_here
-
-EMULATOR_BUDGET = 600.0
-"""Seconds that one artifact may take on an emulator, unless the user says otherwise."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +69,7 @@ def validate(
     bundle = manifest.load_bundle(request.bundle)
     groups = plan(manifest, bundle)
     if request.picture is not None:
-        check_draws(bundle)
+        check_draws(bundle, request.picture.components)
     # 2. Run what was not run before.
     outcomes, bench = {}, None
     if not request.judge_only:

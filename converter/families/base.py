@@ -10,6 +10,12 @@ from converter.architecture import (
     VaeArchitecture,
 )
 from converter.checkpoint import TensorInfo
+from converter.families.controlnet import (
+    controlnet_rules,
+    home,
+    infer_controlnets,
+    is_controlnet,
+)
 from converter.families.infer_unet import infer_unet
 from converter.families.rules import TensorRule
 from converter.families.text import TextLayout
@@ -50,6 +56,7 @@ class Family:
             text_encoder=text.get("text_encoder"),
             vae=infer_vae(tensors, self.scaling_factor),
             text_encoder_2=text.get("text_encoder_2"),
+            controlnets=tuple(infer_controlnets(tensors, self.attention_heads, self.time_ids)),
         )
 
     def rules(
@@ -60,6 +67,8 @@ class Family:
     ) -> Iterator[TensorRule]:
         """Every tensor of a component; of several spellings the one found in `names`."""
         if isinstance(part, UNetArchitecture):
+            if is_controlnet(component):
+                return controlnet_rules(part, home(component))
             return unet_rules(part)
         if isinstance(part, TextEncoderArchitecture):
             layout = self.layout(component, names)
@@ -73,6 +82,8 @@ class Family:
 
     def prefixes(self, component: str) -> tuple[str, ...]:
         """Beginnings of the names of a component's tensors."""
+        if is_controlnet(component):
+            return (home(component),)
         if component in self.text_encoders:
             return tuple(p for layout in self.text_encoders[component] for p in layout.prefixes)
         return {

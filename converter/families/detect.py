@@ -2,8 +2,9 @@
 
 from collections.abc import Collection, Mapping
 
-from converter.architecture import TIME_ID_WIDTH
+from converter.architecture import CONTROLNET, TIME_ID_WIDTH
 from converter.checkpoint import TensorInfo
+from converter.families.controlnet import as_unet
 from converter.families.registry import FAMILIES
 from converter.families.rules import extent
 from converter.families.sdxl_refiner import SDXL_REFINER
@@ -44,7 +45,8 @@ def checkpoint_family(tensors: Tensors) -> str:
             return family
     stem = tensors.get(f"{UNET_PREFIX}input_blocks.0.0.weight")
     if stem is None:
-        return _by_text_encoder(tensors)
+        controlnet = as_unet(tensors, CONTROLNET)
+        return checkpoint_family(controlnet) if controlnet else _by_text_encoder(tensors)
     addition = tensors.get(f"{UNET_PREFIX}label_emb.0.0.weight")
     if addition is not None:
         return _with_addition(tensors, extent(addition, 1))

@@ -8,18 +8,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from converter.architecture import Architecture
+from converter.architecture import CONTROLNET, Architecture
+from converter.families.controlnet import kind_of
 from converter.families.prediction import PREDICTION_TYPES, Prediction
 from converter.files import read_json
 
+DENOISER = {
+    "in_channels": "in_channels",
+    "block_out_channels": "block_channels",
+    "cross_attention_dim": "context_dim",
+    "attention_head_dim": "attention_heads",  # diffusers' name for the number of heads
+}
 FIELDS = {
-    "unet": {
-        "in_channels": "in_channels",
-        "out_channels": "out_channels",
-        "block_out_channels": "block_channels",
-        "cross_attention_dim": "context_dim",
-        "attention_head_dim": "attention_heads",  # diffusers' name for the number of heads
-    },
+    "unet": {**DENOISER, "out_channels": "out_channels"},
+    CONTROLNET: DENOISER,
     "vae": {
         "latent_channels": "latent_channels",
         "block_out_channels": "block_channels",
@@ -39,6 +41,14 @@ FIELDS = {
 FIELDS["text_encoder_2"] = FIELDS["text_encoder"]
 """Part -> name in the config -> name in the architecture."""
 
+REFUSED = {
+    (CONTROLNET, "global_pool_conditions", True): "its residuals are averaged over the picture, "
+    "which no graph here does",
+    (CONTROLNET, "controlnet_conditioning_channel_order", "bgr"): "its picture has blue first, and "
+    "every host here gives red first",
+}
+"""Kind of part, name and value in the config that leave no trace in the weights -> why not."""
+
 
 def config_problems(configs: Mapping[str, Path], architecture: Architecture | None) -> list[str]:
     """Name each value in which a config contradicts the weights, with both values.
@@ -48,14 +58,19 @@ def config_problems(configs: Mapping[str, Path], architecture: Architecture | No
     if architecture is None:
         return []
     problems = []
-    for part, path in configs.items():
-        found = getattr(architecture, part, None)
+    for name, path in configs.items():
+        found = architecture.parts.get(name)
         config = read_json(path, "a part's configuration")
-        for stated, inferred in FIELDS.get(part, {}).items():
+        problems += [
+            f"{name}: {path} says {stated} {value!r}: {why}"
+            for (kind, stated, value), why in REFUSED.items()
+            if kind == kind_of(name) and config.get(stated) == value
+        ]
+        for stated, inferred in FIELDS.get(kind_of(name), {}).items():
             says, is_ = config.get(stated), getattr(found, inferred, None)
             if says is not None and is_ is not None and not _agree(says, is_):
                 problems.append(
-                    f"{part}: {path} says {stated} {says!r:.80}, the weights and their family "
+                    f"{name}: {path} says {stated} {says!r:.80}, the weights and their family "
                     f"say {is_!r}"
                 )
     return problems

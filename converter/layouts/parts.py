@@ -6,13 +6,22 @@ under diffusers' and transformers'. A text encoder keeps transformers' names bel
 CompVis' files keep them too; the families know both spellings of OpenCLIP's.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
+from converter.architecture import CONTROLNET
 from converter.checkpoint import Checkpoint, TensorInfo
 from converter.errors import InputError
+from converter.families.controlnet import (
+    CONTROLNET_PREFIX,
+    DIFFERENCE,
+    home,
+    is_controlnet,
+    kind_of,
+)
 from converter.families.unet import UNET_PREFIX
 from converter.families.vae import VAE_PREFIX
+from converter.layouts.controlnet_names import original_controlnet_names
 from converter.layouts.unet_names import original_unet_names
 from converter.layouts.vae_names import original_vae_names
 
@@ -61,6 +70,10 @@ SPELLINGS = {
         Spelling(TOKENS, _below("transformer.text_model."), TRANSFORMERS),
         Spelling("token_embedding.weight", _below("model."), "OpenCLIP names"),
     ),
+    CONTROLNET: (
+        Spelling("input_hint_block.0.weight", _as_they_are, ORIGINAL),
+        Spelling("controlnet_cond_embedding.conv_in.weight", original_controlnet_names, DIFFUSERS),
+    ),
 }
 SPELLINGS["text_encoder_2"] = SPELLINGS["text_encoder"]
 
@@ -69,6 +82,7 @@ PREFIXES = {
     "vae": (VAE_PREFIX, "vae.", ""),
     "text_encoder": ("cond_stage_model.", "conditioner.embedders.0.", "text_encoder.", ""),
     "text_encoder_2": ("conditioner.embedders.1.", "text_encoder_2.", "cond_stage_model.", ""),
+    CONTROLNET: (CONTROLNET_PREFIX, "controlnet.", ""),
 }
 """What files put before a part's names; the first is looked for first."""
 
@@ -77,11 +91,19 @@ OPTIONS = {
     "vae": "--vae",
     "text_encoder": "--text-encoder",
     "text_encoder_2": "--text-encoder-2",
+    CONTROLNET: "--controlnet",
 }
 """Part -> the option that supplies it."""
 
 OTHER_NETWORKS = ("controlnet_cond_embedding.", "input_hint_block.", "controlnet_down_blocks.")
 """Names that a ControlNet has beside those of half a UNet."""
+
+REFUSED = {
+    "lora_controlnet": "a control-LoRA (low-rank changes of a UNet, not a ControlNet)",
+    "task_embedding": "a union of ControlNets with a task input, which no host here feeds",
+    "control_add_embedding.": "a union of ControlNets with a task input, which no host here feeds",
+}
+"""Beginnings of names in files that look like a ControlNet -> what they are instead."""
 
 
 @dataclass(frozen=True)
@@ -92,8 +114,11 @@ class Part:
     spelling: str
 
 
-def homes(family: str) -> Mapping[str, str]:
-    """Part -> its prefix in the original single-file layout of `family`."""
+def homes(family: str, controlnets: Iterable[str] = ()) -> Mapping[str, str]:
+    """Part -> its prefix in the original single-file layout of `family`.
+
+    ControlNets, which have none there, stand under their own names.
+    """
     text = {"text_encoder": "cond_stage_model."}
     if family == "sdxl":
         text = {
@@ -102,30 +127,38 @@ def homes(family: str) -> Mapping[str, str]:
         }
     elif family == "sdxl-refiner":
         text = {"text_encoder_2": "conditioner.embedders.0."}
-    return {"unet": UNET_PREFIX, "vae": VAE_PREFIX, **text}
+    return {"unet": UNET_PREFIX, "vae": VAE_PREFIX, **text, **{c: home(c) for c in controlnets}}
 
 
 def find_part(tensors: Mapping[str, TensorInfo], part: str) -> Part | None:
     """Find `part` among tensors of any spelling; None when it is not there."""
-    if any(name.startswith(OTHER_NETWORKS) for name in tensors):
+    kind = kind_of(part)
+    if kind != CONTROLNET and any(name.startswith(OTHER_NETWORKS) for name in tensors):
         return None
-    for prefix in PREFIXES[part]:
-        for spelling in SPELLINGS[part]:
+    for prefix in PREFIXES[kind]:
+        for spelling in SPELLINGS[kind]:
             if prefix + spelling.marker in tensors:
                 length = len(prefix)
                 mine = {n[length:]: info for n, info in tensors.items() if n.startswith(prefix)}
                 names = spelling.translate(mine)
-                return Part({names[n]: mine[n] for n in names}, spelling.words)
+                found = {names[n]: mine[n] for n in names}
+                if kind == CONTROLNET and DIFFERENCE in tensors:  # it has no prefix
+                    found[DIFFERENCE] = tensors[DIFFERENCE]
+                return Part(found, spelling.words)
     return None
 
 
 def require_part(checkpoint: Checkpoint, part: str) -> Part:
     """Find `part` in a file given for it; raises InputError when it holds something else."""
     found = find_part(checkpoint.tensors, part)
+    for marker, what in REFUSED.items() if is_controlnet(part) else ():
+        if any(name.startswith(marker) for name in checkpoint.tensors):
+            raise InputError(f"{checkpoint.path}: {what}: use a ControlNet of its own")
     if found is None:
         first = next(iter(checkpoint.tensors), "none")
         raise InputError(
             f"{checkpoint.path}: no {part} in it, neither under original nor under diffusers "
-            f"names (first tensor: {first}): give a file that holds one with {OPTIONS[part]}"
+            f"names (first tensor: {first}): give a file that holds one with "
+            f"{OPTIONS[kind_of(part)]}"
         )
     return found

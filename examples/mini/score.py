@@ -15,13 +15,15 @@ from pathlib import Path
 import numpy as np
 
 from converter.adapters.choice import AdapterChoice
+from converter.architecture import CONTROLNET
 from converter.bundle import Bundle
 from converter.export import ExportRequest, export
 from converter.sizes import Size, parse_sizes
 from converter.weights import Array
 from examples.mini.pictures import DAY, DUSK, SHAPES, Palette, Scene, edges, random_scene
 from examples.mini.recognise import is_outline, overlap_with, recognise
-from runtime.sampling import PictureRequest, Pipeline
+from runtime.hints import Hint
+from runtime.sampling import NEEDED, PictureRequest, Pipeline
 from runtime.staging import open_reference
 from validate.references import open_torch_reference
 
@@ -56,6 +58,7 @@ class Recipe:
     loras: tuple[str, ...] = ()
     request: PictureRequest = GUIDED
     palette: str = "day"
+    controlnet: str | None = None
 
     @property
     def colours(self) -> Palette:
@@ -63,9 +66,14 @@ class Recipe:
         return DUSK if self.palette == "dusk" else DAY
 
     def export(self, files: Path, output: Path) -> Bundle:
-        """Export the checkpoint with its LoRAs merged."""
-        adapters = tuple(AdapterChoice(files / f"{name}.safetensors") for name in self.loras)
-        return export(ExportRequest(files / f"{self.checkpoint}.safetensors", output, adapters))
+        """Export the checkpoint with its LoRAs merged, and its ControlNet beside it."""
+
+        def file(name: str) -> Path:
+            return files / f"{name}.safetensors"
+
+        adapters = tuple(AdapterChoice(file(name)) for name in self.loras)
+        nets = {} if self.controlnet is None else {CONTROLNET: file(self.controlnet)}
+        return export(ExportRequest(file(self.checkpoint), output, adapters, parts=nets))
 
 
 RECIPES = {
@@ -74,16 +82,17 @@ RECIPES = {
     "LCM-LoRA, 4 steps": Recipe("mini-sd15", ("mini-lcm-lora",), QUICK),
     "dusk base": Recipe("mini-sd15-dusk", palette="dusk"),
 }
+CONTROLLED = Recipe("mini-sd15", controlnet="mini-controlnet")
 
 
 @contextmanager
 def reference(recipe: Recipe, files: Path, size: Size = SQUARE) -> Iterator[Pipeline]:
     """Open the fp32 reference of a recipe."""
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        open_reference(recipe.export(files, Path(folder)), size, open_torch_reference) as pipeline,
-    ):
-        yield pipeline
+    needed = NEEDED if recipe.controlnet is None else (*NEEDED, CONTROLNET)
+    with tempfile.TemporaryDirectory() as folder:
+        bundle = recipe.export(files, Path(folder))
+        with open_reference(bundle, size, open_torch_reference, needed) as pipeline:
+            yield pipeline
 
 
 def draw(pipeline: Pipeline, scenes: Sequence[Scene], request: PictureRequest) -> list[Array]:
@@ -110,7 +119,8 @@ def follow_edges(pipeline: Pipeline, scenes: Sequence[Scene]) -> list[Array]:
     """Draw the same prompts with a ControlNet: place and size come from the edges alone."""
     return [
         pipeline.draw(
-            replace(GUIDED, prompt=scene.caption(), seed=index), edges(scene, pipeline.size)
+            replace(GUIDED, prompt=scene.caption(), seed=index),
+            [Hint(edges(scene, pipeline.size))],
         ).picture
         for index, scene in enumerate(scenes)
     ]
@@ -139,19 +149,9 @@ def main() -> None:
                 f"{size} {name}: {right:.0%} right, {outlined(pictures, scenes):.0%} outlined",
                 flush=True,
             )
-        with with_controlnet(options.files, size) as pipeline:
+        with reference(CONTROLLED, options.files, size) as pipeline:
             pictures = follow_edges(pipeline, scenes)
         print(f"{size} ControlNet: {in_place(pictures, scenes):.0%} in place", flush=True)
-
-
-@contextmanager
-def with_controlnet(files: Path, size: Size = SQUARE) -> Iterator[Pipeline]:
-    """Open the base's reference together with the ControlNet."""
-    from examples.mini.controlnet import open_controlnet
-
-    net = open_controlnet(files / "mini-controlnet.safetensors")
-    with reference(RECIPES["base, 20 steps"], files, size) as pipeline:
-        yield replace(pipeline, networks={**pipeline.networks, "controlnet": net})
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from converter.weights import Array
 from examples.mini.pictures import Scene, edges
 from examples.mini.score import (
+    CONTROLLED,
     FILES,
     GUIDED,
     RECIPES,
@@ -21,7 +22,6 @@ from examples.mini.score import (
     draw,
     follow_edges,
     reference,
-    with_controlnet,
 )
 from runtime.sampling import to_pixels
 
@@ -50,7 +50,7 @@ def main() -> None:
         with reference(recipe, options.files) as pipeline:
             columns[name] = draw(pipeline, SCENES, recipe.request)
     columns["edges"] = [edges(scene, SQUARE) * 2 - 1 for scene in SCENES]
-    with with_controlnet(options.files) as pipeline:
+    with reference(CONTROLLED, options.files) as pipeline:
         columns["ControlNet"] = follow_edges(pipeline, SCENES)
     sizes = []
     for size in SIZES[1:]:

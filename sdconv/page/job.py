@@ -20,8 +20,8 @@ from sdconv.page.workspace import Workspace
 from targets.compile import CompileRequest, compile_bundle, parse_precisions
 from targets.manifest import MANIFEST_FILE, Manifest
 from targets.registry import get_target
-from validate.base import Report
-from validate.validate import EMULATOR_BUDGET, ValidateRequest, validate
+from validate.base import EMULATOR_BUDGET, Report
+from validate.validate import ValidateRequest, validate
 
 STEPS = ("export", "compile", "validate")
 
@@ -134,7 +134,7 @@ def _checked_sizes(form: Form, checkpoint: Path) -> tuple[Size, ...]:
     sizes = parse_sizes(form.sizes)
     architecture = inspect(checkpoint).architecture
     if architecture is not None:  # what is no checkpoint of a known family, `export` explains
-        ports = get_profile(form.profile).residual_ports
+        ports = get_profile(form.profile).residual_ports(architecture)
         for size in sizes:
             check_size(size, size_multiple(architecture, residual_ports=ports))
     return sizes

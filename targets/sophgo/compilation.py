@@ -10,6 +10,7 @@ from converter.progress import Event, Progress
 from targets.base import CompileJob, ToolchainError
 from targets.processes import ChildFailedError, run_logged
 from targets.sophgo.chips import Chip
+from targets.sophgo.cost import disk_peak
 from targets.sophgo.graphs import StaticGraph
 from targets.sophgo.record import StageRecord
 from targets.sophgo.repro import keep_repro
@@ -23,9 +24,6 @@ PROFILE_FILE = "compiler_profile_0.txt"
 
 TOP_PASSES = ("--struct-optimize", "--shape-infer", "--canonicalize", "--extra-optimize")
 """What `mlir_opt_for_top` of the vendor's `mlir_shell.py` runs on a freshly imported graph."""
-
-SPACE_PER_WEIGHT_BYTE = 4
-"""Disk for the intermediate files: the weights twice in float32, then as the target's type."""
 
 
 SEARCH = {"normal": (), "high": ("--shape_secs_search_strategy", "2")}
@@ -102,7 +100,8 @@ def compile_graph(
     progress: Progress,
 ) -> None:
     """Fill `folder` with bmodel, record and logs. Raises ToolchainError."""
-    require_space(folder, SPACE_PER_WEIGHT_BYTE * weights.stat().st_size, f"compiling {job.label}")
+    needed = disk_peak(weights.stat().st_size, job.precision)
+    require_space(folder, needed, f"compiling {job.label}")
     work = folder / "work"
     work.mkdir()
     shutil.copyfile(graph.path, work / f"{job.component}.onnx")

@@ -22,14 +22,28 @@ So it is good to a factor of two, except for f32 convolutions, where it is ten t
 On a busy machine the emulator takes longer.
 """
 
+from targets.base import Workload
 from targets.sophgo.record import StageRecord
 
 SECONDS_PER_GFLOP = {"f32": 40.0, "f16": 44.0, "bf16": 13.0}
 SECONDS_PER_INSTRUCTION = 0.6e-3
 
 
+INSTRUCTIONS_PER_TENSOR = 20
+"""Compute instructions per weight, for want of a cycle model: 16 to 27 in the table above."""
+
+
 def emulation_seconds(record: StageRecord) -> float:
     """Seconds of wall time of one run on a machine with two free cores."""
     model = record.cycle_model
-    arithmetic = SECONDS_PER_GFLOP[record.precision] * model.flops / 1e9
-    return arithmetic + SECONDS_PER_INSTRUCTION * model.computes
+    return _seconds(record.precision, model.flops, model.computes)
+
+
+def predicted_seconds(work: Workload) -> float:
+    """The same for a job that is not compiled yet."""
+    return _seconds(work.job.precision, work.operations, INSTRUCTIONS_PER_TENSOR * work.tensors)
+
+
+def _seconds(precision: str, operations: int, instructions: int) -> float:
+    arithmetic = SECONDS_PER_GFLOP[precision] * operations / 1e9
+    return arithmetic + SECONDS_PER_INSTRUCTION * instructions

@@ -39,17 +39,30 @@ class StaticGraph:
 def static_graph(job: CompileJob) -> StaticGraph:
     """Run the Sophgo pipeline on the job's graph, unless that was done before."""
     made = Cache("graphs").make(
-        f"{job.label} for tpu-mlir",
-        {
-            "graph": job.graph_sha256,
-            "input shapes": json.dumps(job.input_shapes),
-            "passes": _passes_fingerprint(),
-        },
-        lambda folder: _build(job, folder),
+        f"{job.label} for tpu-mlir", _inputs(job), lambda folder: _build(job, folder)
     )
-    ports = json.loads((made.path / "ports.json").read_text())
+    return _read(made.path)
+
+
+def find_static_graph(job: CompileJob) -> StaticGraph | None:
+    """What `static_graph` would return, if that was done before."""
+    entry = Cache("graphs").find(_inputs(job))
+    return None if entry is None else _read(entry)
+
+
+def _inputs(job: CompileJob) -> dict[str, str]:
+    """Everything that a graph of fixed shapes is made from."""
+    return {
+        "graph": job.graph_sha256,
+        "input shapes": json.dumps(job.input_shapes),
+        "passes": _passes_fingerprint(),
+    }
+
+
+def _read(folder: Path) -> StaticGraph:
+    ports = json.loads((folder / "ports.json").read_text())
     return StaticGraph(
-        path=made.path / "model.onnx",
+        path=folder / "model.onnx",
         sha256=ports["sha256"],
         inputs=tuple(map(PortAt.from_json, ports["inputs"])),
         outputs=tuple(map(PortAt.from_json, ports["outputs"])),

@@ -5,16 +5,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from converter.cache import Cache
+from converter.cost import Cost
 from converter.errors import InputError
 from converter.files import sha256_of
 from converter.progress import Event, Progress
 from converter.weights import WeightSource
-from targets.base import Artifact, CompileJob, Runner, Skeleton, Target
+from targets.base import Artifact, CompileJob, Runner, Skeleton, Target, Workload
 from targets.sophgo.chips import get_chip
 from targets.sophgo.compilation import compile_graph, recipe
-from targets.sophgo.emulation_time import emulation_seconds
+from targets.sophgo.cost import bind_cost, compile_cost
+from targets.sophgo.emulation_time import emulation_seconds, predicted_seconds
 from targets.sophgo.emulator import EmulatorRunner
-from targets.sophgo.graphs import static_graph
+from targets.sophgo.graphs import StaticGraph, find_static_graph, static_graph
 from targets.sophgo.packing import pack, stage_record
 from targets.sophgo.record import StageRecord
 from targets.sophgo.toolchain import TpuMlir
@@ -63,19 +65,9 @@ class SophgoTarget(Target):
             raise InputError(f"{job.label}: the weights are not in a file: export a bundle first")
         file = weights.file
         graph = static_graph(job)
-        inputs = {
-            "graph": graph.sha256,
-            "weights": weights.key,
-            "precision": job.precision,
-            "effort": job.effort,
-            "chip": self._chip.name,
-            "batch": str(job.batch),
-            "toolchain": f"{self._toolchain.name} {self._toolchain.version}",
-            "steps": hashlib.sha256(recipe(self._chip).encode()).hexdigest(),
-        }
         made = Cache("skeletons").make(
             f"{job.label} for {self.name}",
-            inputs,
+            self._inputs(job, graph, weights.key),
             lambda folder: compile_graph(
                 self._toolchain, self._chip, job, graph, file, folder, progress
             ),
@@ -84,6 +76,38 @@ class SophgoTarget(Target):
         note = f"{job.label}: {predicted_ms:.4g} ms on {self.name} by the compiler; {made.why}"
         progress(Event(f"compile {job.label}", 1.0, note))
         return Skeleton(job, made.key, made.path, weights.key, predicted_ms, made.reused, made.why)
+
+    def _inputs(self, job: CompileJob, graph: StaticGraph, weights_key: str) -> dict[str, str]:
+        """Everything that a skeleton is made from."""
+        return {
+            "graph": graph.sha256,
+            "weights": weights_key,
+            "precision": job.precision,
+            "effort": job.effort,
+            "chip": self._chip.name,
+            "batch": str(job.batch),
+            "toolchain": f"{self._toolchain.name} {self._toolchain.version}",
+            "steps": hashlib.sha256(recipe(self._chip).encode()).hexdigest(),
+        }
+
+    def is_compiled(self, job: CompileJob, weights_key: str) -> bool:
+        """Whether these weights were compiled at this size and precision before."""
+        graph = find_static_graph(job)
+        if graph is None:
+            return False
+        return Cache("skeletons").find(self._inputs(job, graph, weights_key)) is not None
+
+    def predict(self, work: Workload) -> Cost:
+        """See `targets.sophgo.cost`."""
+        return compile_cost(work)
+
+    def predict_bind(self, works: Sequence[Workload]) -> Cost:
+        """See `targets.sophgo.cost`."""
+        return bind_cost(works)
+
+    def predict_run(self, work: Workload) -> float | None:
+        """Estimated seconds of one run on the emulator."""
+        return predicted_seconds(work)
 
     def bind(
         self, skeletons: Sequence[Skeleton], weights: WeightSource, folder: Path

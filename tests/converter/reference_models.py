@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
 from diffusers.loaders.single_file_utils import (
+    convert_controlnet_checkpoint,
     convert_ldm_clip_checkpoint,
     convert_ldm_unet_checkpoint,
     convert_ldm_vae_checkpoint,
@@ -156,4 +157,20 @@ def open_clip(file: State, prefix: str, *, layers: int, projected: bool) -> Any:
     found = model.load_state_dict(state, strict=False)
     assert not found.missing_keys
     assert all(f"layers.{layers}." in name for name in found.unexpected_keys)
+    return model.float().eval()
+
+
+def controlnet(name: str, file: State) -> Any:
+    """Return diffusers' ControlNet for a UNet of that name, from a file in the original layout."""
+    model: Any = ControlNetModel.from_unet(
+        UNet2DConditionModel(**UNETS[name]), load_weights_from_unet=False
+    )
+    state = convert_controlnet_checkpoint(dict(file), dict(model.config))
+    added = {
+        f"add_embedding.linear_{1 + i}.{kind}": file[f"control_model.label_emb.0.{2 * i}.{kind}"]
+        for i in range(2)
+        for kind in ("weight", "bias")
+        if f"control_model.label_emb.0.{2 * i}.{kind}" in file
+    }
+    model.load_state_dict({**state, **added})
     return model.float().eval()

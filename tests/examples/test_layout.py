@@ -11,7 +11,7 @@ from converter.export import ExportRequest, export
 from converter.inspection import inspect
 from converter.modules import load_module
 from examples.mini.consistency import LAYERS, consistency
-from examples.mini.controlnet import controlnet, open_controlnet, residuals
+from examples.mini.controlnet import controlnet, residuals
 from examples.mini.denoiser import ALPHAS, Denoiser
 from examples.mini.layout import write_checkpoint, write_controlnet, write_lora
 from examples.mini.lora import STYLE_LAYERS, LowRankChange
@@ -87,7 +87,9 @@ def test_the_merged_lora_computes_what_was_trained(
     assert not torch.allclose(merged, plain, atol=2e-2)
 
 
-def test_a_controlnet_survives_its_file(denoiser: Denoiser, tmp_path: Path) -> None:
+def test_the_exported_controlnet_computes_what_was_trained(
+    checkpoint: Path, denoiser: Denoiser, tmp_path: Path
+) -> None:
     net = controlnet(denoiser.unet, seed=0).half().float()
     with torch.no_grad():
         for parameter in net.parameters():
@@ -99,12 +101,18 @@ def test_a_controlnet_survives_its_file(denoiser: Denoiser, tmp_path: Path) -> N
     assert "control_model.input_hint_block.14.weight" in names
     inputs = torch.randn(1, 4, 8, 8), torch.tensor([7.0]), torch.randn(1, 77, 64)
     hint = torch.rand(1, 3, 64, 64)
+    bundle = export(ExportRequest(checkpoint, tmp_path / "bundle", parts={"controlnet": path}))
+    ports = bundle.components["controlnet"].interface
+    assert [p.name for p in ports.inputs] == [
+        "sample", "encoder_hidden_states", "image", "timestep",
+    ]  # fmt: skip
+    latent, timestep, context = inputs
     with torch.no_grad():
-        wanted = residuals(net, *inputs, hint)
-    found = open_controlnet(path)(*(tensor.numpy() for tensor in (*inputs, hint)))
-    assert len(found) == len(wanted) == 13
-    for mine, tensor in zip(found, wanted, strict=True):
-        assert torch.allclose(torch.from_numpy(mine), tensor, atol=1e-5)
+        middle, *down = residuals(net, *inputs, hint)
+        found = load_module(bundle, "controlnet")(latent, context, hint, timestep)
+    assert len(found) == 13
+    for mine, tensor in zip(found, [*down, middle], strict=True):
+        assert torch.allclose(mine, tensor, atol=1e-5)
 
 
 def test_the_consistency_function_is_the_identity_at_zero_and_denoises_later() -> None:

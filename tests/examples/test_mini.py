@@ -20,9 +20,11 @@ from converter.inspection import inspect
 from converter.modules import load_module
 from converter.sizes import Size, parse_sizes
 from converter.weights import Array
+from examples.mini import score
 from examples.mini.pictures import DAY, Scene
 from examples.mini.recognise import recognise
 from examples.mini.score import (
+    CONTROLLED,
     FILES,
     GUIDED,
     QUICK,
@@ -35,9 +37,8 @@ from examples.mini.score import (
     follow_edges,
     in_place,
     outlined,
-    with_controlnet,
 )
-from runtime.sampling import Pipeline
+from runtime.sampling import NEEDED, Pipeline
 from runtime.staging import open_artifacts, open_reference
 from targets.compile import CompileRequest, compile_bundle
 from targets.manifest import Manifest
@@ -97,7 +98,7 @@ def test_fifty_prompts_are_drawn_right(name: str, needed: float, exported: Expor
 @pytest.mark.slow
 def test_the_controlnet_puts_the_shape_where_the_edges_are() -> None:
     scenes = fixed_scenes()
-    with with_controlnet(FILES) as pipeline:
+    with score.reference(CONTROLLED, FILES) as pipeline:
         assert in_place(follow_edges(pipeline, scenes), scenes) >= 0.85
         without = draw(pipeline, scenes[:12], GUIDED)
     assert in_place(without, scenes[:12]) < 0.5
@@ -161,6 +162,15 @@ def test_onnx_runtime_draws_the_same(exported: Exported, tmp_path: Path) -> None
     assert accuracy(pictures, FEW, DAY) >= 0.8
     for mine, wanted in zip(pictures, drawn(bundle, LCM, FEW), strict=True):
         assert np.abs(mine - wanted).max() < 1e-2
+
+
+def test_onnx_runtime_follows_a_hint(tmp_path: Path) -> None:
+    bundle = CONTROLLED.export(FILES, tmp_path / "bundle")
+    manifest = compiled(bundle, "onnxruntime", tmp_path / "artifacts")
+    needed = (*NEEDED, "controlnet")
+    target = get_target("onnxruntime")
+    with open_artifacts(manifest, bundle, target, SQUARE, needed) as pipeline:
+        assert in_place(follow_edges(pipeline, FEW), FEW) >= 0.8
 
 
 def compiled(bundle: Bundle, target: str, output: Path) -> Manifest:

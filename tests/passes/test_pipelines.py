@@ -37,6 +37,7 @@ keys (int64[batch,tokens] ids, float[batch,tokens,6] x) => (float[batch,two,thre
 }"""
 NEWER = '<ir_version: 11, opset_import: ["" : 23]>'
 Build = Callable[[pipelines.InputShapes], Pipeline]
+PORTS = {"ids": ("tokens", "int32"), "x": ("x", "float32")}
 SHAPES = {"ids": (1, 5), "x": (1, 5, 6)}
 
 
@@ -65,8 +66,7 @@ def test_a_target_for_sophgo_gets_small_integers_and_old_versions_too() -> None:
 
 
 def test_a_consumer_gets_its_names_while_sizes_stay_symbolic() -> None:
-    ports = [("tokens", "int32"), ("x", "float32")]
-    result = pipelines.present(ports, {"y": "hidden"}).run(parse(KEYS))
+    result = pipelines.present(PORTS, {"y": "hidden"}).run(parse(KEYS))
     assert result.reports == (PassReport("present-interface", 4),)
     (output,) = result.model.graph.outputs
     assert output.name == "hidden"
@@ -74,7 +74,7 @@ def test_a_consumer_gets_its_names_while_sizes_stay_symbolic() -> None:
 
 
 EVERY = {
-    "present": pipelines.present([("tokens", "int32"), ("x", "float32")], {"k": "keys"}),
+    "present": pipelines.present(PORTS, {"k": "keys"}),
     "onnxruntime": pipelines.onnxruntime(SHAPES),
     "sophgo": pipelines.sophgo(SHAPES),
 }

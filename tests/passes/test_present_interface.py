@@ -33,7 +33,7 @@ SUM = """
 sum (float[2] a, float[2] b) => (float[2] c, float[2] d)
 { inner = Neg(b) c = Add(a, inner) d = Mul(a, inner) }"""
 
-Inputs = Sequence[tuple[str, str]]
+Inputs = Mapping[str, tuple[str, str]]
 
 
 def present(model: ir.Model, inputs: Inputs, outputs: Mapping[str, str]) -> PassReport:
@@ -41,7 +41,9 @@ def present(model: ir.Model, inputs: Inputs, outputs: Mapping[str, str]) -> Pass
     one = PresentInterfacePass(inputs, outputs)
     one(model)
     after = to_bytes(model)
-    again = PresentInterfacePass(inputs, {name: name for name in outputs.values()})
+    again = PresentInterfacePass(
+        {port[0]: port for port in inputs.values()}, {name: name for name in outputs.values()}
+    )
     assert not again(model).modified
     assert to_bytes(model) == after
     return one.report
@@ -52,12 +54,17 @@ def every_name(model: ir.Model) -> list[str]:
     return names([*model.graph.inputs, *model.graph.initializers.values(), *outputs])
 
 
+def floats(names: Sequence[str]) -> Inputs:
+    """Give the inputs of `SUM` these names."""
+    return {old: (new, "float32") for old, new in zip("ab", names, strict=False)}
+
+
 def presented(inputs: Sequence[str], outputs: Mapping[str, str], fired: int) -> ir.Model:
     """Rename the ports of `SUM`; it fires so often, and the consumer gets the same values."""
     model = parse(SUM)
     values = random_inputs(model)
     before = run(model, values)
-    report = present(model, [(name, "float32") for name in inputs], outputs)
+    report = present(model, floats(inputs), outputs)
     assert report == PassReport("present-interface", fired)
     assert names(model.graph.inputs) == list(inputs)
     assert len(set(every_name(model))) == len(every_name(model))
@@ -80,12 +87,22 @@ def test_outputs_come_in_the_order_asked_for() -> None:
     presented(["a", "b"], {"d": "d", "c": "c"}, fired=1)
 
 
+def test_inputs_come_in_the_order_asked_for() -> None:
+    model = parse(SUM)
+    values = random_inputs(model)
+    before = run(model, values)
+    ports = {"b": ("second", "float32"), "a": ("a", "float32")}
+    assert present(model, ports, {"c": "c", "d": "d"}).fired == 2
+    assert names(model.graph.inputs) == ["second", "a"]
+    assert_equal(run(model, {"second": values["b"], "a": values["a"]}), before)
+
+
 def test_a_dropped_output_takes_what_only_it_needed_along(tmp_path: Path) -> None:
     model = parse(ENCODER)
     write_weights(model, tmp_path, random_weights(model))
     inputs = random_inputs(model)
     before = run(model, inputs, tmp_path)
-    ports = [("input_ids", "int32"), ("scale", "float32")]
+    ports = {"input_ids": ("input_ids", "int32"), "scale": ("scale", "float32")}
     assert present(model, ports, {"hidden": "hidden"}).fired == 1
     assert operators(model) == ["Gather", "Mul"]
     assert list(weight_places(model)) == ["table"]
@@ -97,7 +114,7 @@ def test_an_input_of_another_dtype_is_cast_inside(tmp_path: Path) -> None:
     write_weights(model, tmp_path, random_weights(model))
     inputs, places = random_inputs(model), weight_places(model)
     before = run(model, inputs, tmp_path)
-    ports = [("tokens", "int64"), ("scale", "float32")]
+    ports = {"input_ids": ("tokens", "int64"), "scale": ("scale", "float32")}
     assert present(model, ports, {"hidden": "hidden", "pooled": "pooled"}).fired == 2
     assert operators(model) == ["Cast", "Gather", "Mul", "Mul"]
     assert model.graph.inputs[0].dtype == ir.DataType.INT64
@@ -150,7 +167,7 @@ def test_a_value_inside_a_subgraph_makes_way_too() -> None:
         { y = If(c) <then_branch = yes () => (float[2] u) { t = Neg(x) u = Abs(t) },
                      else_branch = no () => (float[2] v) { v = Neg(x) }> }"""
     )
-    present(model, [("t", "float32"), ("c", "bool")], {"y": "y"})
+    present(model, {"x": ("t", "float32"), "c": ("c", "bool")}, {"y": "y"})
     assert len(set(every_name(model))) == len(every_name(model))
     found = run(model, {"t": np.array([1, -2], np.float32), "c": np.array(True)})
     np.testing.assert_array_equal(found["y"], [1, 2])
@@ -159,7 +176,7 @@ def test_a_value_inside_a_subgraph_makes_way_too() -> None:
 @pytest.mark.parametrize(
     ("inputs", "outputs", "reason"),
     [
-        (["a"], {"c": "c"}, "1 inputs and outputs .* the graph has 2 inputs"),
+        (["a"], {"c": "c"}, r"inputs \['a'\] .* the graph has inputs \['a', 'b'\]"),
         (["a", "b"], {"c": "c", "lost": "lost"}, r"\['c', 'lost'\] wanted; .* \['c', 'd'\]"),
         (["a", "a"], {"c": "c"}, r"two ports.* are named \['a'\]"),
         (["a", "b"], {"c": "b"}, r"two ports.* are named \['b'\]"),
@@ -172,10 +189,12 @@ def test_it_refuses_ports_that_cannot_be(
     model = parse(SUM)
     before = to_bytes(model)
     with pytest.raises(PreconditionError, match=reason):
-        PresentInterfacePass([(name, "float32") for name in inputs], outputs)(model)
+        PresentInterfacePass(floats(inputs), outputs)(model)
     assert to_bytes(model) == before
 
 
 def test_it_refuses_to_name_a_port_as_a_weight() -> None:
     with pytest.raises(PreconditionError, match=r"an initializer, are named \['table'\]"):
-        PresentInterfacePass([("table", "int32"), ("scale", "float32")], {})(parse(ENCODER))
+        PresentInterfacePass({"input_ids": ("table", "int32"), "scale": ("scale", "float32")}, {})(
+            parse(ENCODER)
+        )

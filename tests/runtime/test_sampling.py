@@ -8,6 +8,7 @@ from converter.errors import InputError
 from converter.interface import Interface, Port
 from converter.sizes import Size
 from converter.weights import Array
+from runtime.hints import Hint
 from runtime.sampling import Network, PictureRequest, Pipeline, first_latent, to_pixels
 from targets.base import Runner
 
@@ -29,7 +30,12 @@ DECODER = Interface(
     (Port("latent", "float32", LATENT),), (Port("image", "float32", ("batch", 3, 8, 16)),)
 )
 CONTROL = Interface(
-    (*UNET.inputs[:3], Port("hint", "float32", ("batch", 3, "height", "width"))),
+    (
+        UNET.inputs[0],
+        Port("encoder_hidden_states", "float32", ("batch", 77, 2)),
+        Port("image", "float32", ("batch", 3, "height", "width")),
+        UNET.inputs[1],
+    ),
     (UNET.inputs[3],),
 )
 
@@ -118,17 +124,21 @@ def test_ports_without_a_controlnet_get_zeros() -> None:
 
 def test_a_controlnet_feeds_the_ports() -> None:
     def control(inputs: Mapping[str, Array]) -> dict[str, Array]:
-        return {"mid": np.full((len(inputs["sample"]), 3, 1, 2), inputs["hint"].mean())}
+        return {"mid": np.full((len(inputs["sample"]), 3, 1, 2), inputs["image"].mean())}
 
     unet = Fake(predict)
     plain = pipeline(unet)
-    hint = np.full((3, 8, 16), 0.25, np.float32)
-    with pytest.raises(InputError, match="a hint needs a ControlNet"):
-        plain.draw(PictureRequest("", steps=1), hint)
+    hint = Hint(np.full((3, 8, 16), 0.25, np.float32))
+    with pytest.raises(InputError, match=r"a hint for controlnet, .* --controlnet FILE"):
+        plain.draw(PictureRequest("", steps=1), [hint])
     net = Network(Fake(control), CONTROL, batch=1)
-    with_net = Pipeline({**plain.networks, "controlnet": net}, SIZE, 0.5)
-    with_net.draw(PictureRequest("", steps=1), hint)
+    nets = {"controlnet": net, "controlnet_2": net}
+    with_nets = Pipeline({**plain.networks, **nets}, SIZE, 0.5)
+    with_nets.draw(PictureRequest("", steps=1), [hint])
     assert (unet.seen[-1]["mid"] == 0.25).all()
+    second = Hint(hint.picture * 2, "controlnet_2", scale=0.5)
+    with_nets.draw(PictureRequest("", steps=1), [hint, second])
+    assert (unet.seen[-1]["mid"] == 0.5).all()
 
 
 def test_the_seed_decides() -> None:

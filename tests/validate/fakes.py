@@ -7,12 +7,21 @@ from pathlib import Path
 import numpy as np
 
 from converter.bundle import Bundle, BundleComponent
+from converter.cost import Cost
 from converter.files import sha256_of
 from converter.interface import Interface, Port
 from converter.progress import Progress
 from converter.sizes import Size
 from converter.weights import Array, WeightSource
-from targets.base import Artifact, CompileJob, Runner, Skeleton, Target, ToolchainError
+from targets.base import (
+    Artifact,
+    CompileJob,
+    Runner,
+    Skeleton,
+    Target,
+    ToolchainError,
+    Workload,
+)
 from targets.manifest import Manifest
 
 LATENT = ("batch", 4, "height/8", "width/8")
@@ -133,6 +142,12 @@ class FakeTarget(Target):
         raise NotImplementedError
 
     def bind(self, skeletons: object, weights: object, folder: Path) -> list[Artifact]:
+        raise NotImplementedError
+
+    def is_compiled(self, job: CompileJob, weights_key: str) -> bool:
+        raise NotImplementedError
+
+    def predict(self, work: Workload) -> Cost:
         raise NotImplementedError
 
     def open(self, artifact: Artifact, folder: Path) -> Runner:

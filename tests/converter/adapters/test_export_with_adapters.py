@@ -147,7 +147,7 @@ def test_what_the_user_says_goes_before_what_the_bundle_recommends(
 
     monkeypatch.setattr(Manifest, "load", lambda _: Folder())
     request = picture_options.picture_request(
-        Path("x"), None, "a cat", "", scheduler, steps, guidance, 3
+        Path("x"), None, "a cat", "", scheduler, steps, guidance, 3, None
     )
     assert (request.scheduler, request.steps, request.guidance) == expected
     assert request.seed == 3

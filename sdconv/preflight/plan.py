@@ -1,0 +1,140 @@
+"""Predict every step from checkpoint to judged artifacts, from headers alone."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from converter.components import available, complete
+from converter.errors import InputError
+from converter.export import ExportRequest
+from converter.families.controlnet import is_controlnet
+from converter.folders import cache_folder
+from converter.forecast import ComponentForecast, forecast
+from converter.inspection import Inspection, inspect_model
+from converter.modules import require_torch
+from converter.profiles import DIFFUSERS, InterfaceProfile, get_profile
+from converter.source import check_source
+from sdconv.preflight.request import Here, Plan, PlanRequest, Step, need_of
+from sdconv.preflight.steps import Prepared, compile_request
+from sdconv.preflight.verdict import problems
+from targets.base import Target, ToolchainError
+from targets.machine import Disk, Machine
+from targets.registry import get_target
+from targets.toolchains import TOOLCHAINS, get_toolchain
+
+
+def make_plan(request: PlanRequest) -> tuple[Inspection, Plan]:
+    """Inspect the files and plan their export and compilation.
+
+    Raises InputError, as `export` and `compile` would, for what cannot work at any price.
+    """
+    target = get_target(request.target)
+    model = request.files.open()
+    found = inspect_model(model)
+    profile, why = _profile(request, target, found)
+    source = check_source(model, found, profile, _components(request, found))
+    parts = forecast(source, profile, request.bundle)
+    here = _here(request, target, parts)
+    prepared = Prepared(request, target, profile, source, parts, here.one_disk)
+    steps = prepared.steps(request.sizes)
+    missing = _missing(request, found)
+    notes = list(filter(None, (why, *_notes(found, missing, steps))))
+    return found, Plan(
+        request=request,
+        profile=profile.name,
+        steps=steps,
+        need=need_of(steps, one_disk=here.one_disk),
+        here=here,
+        problems=list(problems(prepared, here)),
+        notes=notes,
+        commands=list(_commands(prepared, missing)),
+    )
+
+
+def _profile(
+    request: PlanRequest, target: Target, found: Inspection
+) -> tuple[InterfaceProfile, str]:
+    """The profile asked for, else the one of the target's hosts if they can run this model."""
+    wanted = request.profile or target.expected_profile
+    if wanted is None:
+        return DIFFUSERS, ""
+    profile = get_profile(wanted)
+    if request.profile is None and found.architecture is not None:
+        try:
+            profile.check(found.architecture)
+        except InputError as e:
+            return DIFFUSERS, f"ports of profile {DIFFUSERS.name}: {e}".rpartition(": ")[0]
+    return profile, ""
+
+
+def _components(request: PlanRequest, found: Inspection) -> tuple[str, ...] | None:
+    """Those asked for, else of a complete model and its ControlNets those that are there."""
+    if request.components is not None or found.architecture is None:
+        return request.components
+    wanted = complete(found.architecture)
+    present = available(found.architecture)
+    return tuple(c for c in present if c in wanted or is_controlnet(c)) or None
+
+
+def _missing(request: PlanRequest, found: Inspection) -> Mapping[str, str]:
+    """Each part that the export will ask for -> its option."""
+    return {} if request.components is not None else found.missing
+
+
+def _here(request: PlanRequest, target: Target, parts: Sequence[ComponentForecast]) -> Here:
+    missing = []
+    try:
+        target.check_ready()
+    except ToolchainError as e:
+        missing.append(str(e))
+    if any(part.tracing is not None for part in parts):
+        try:
+            require_torch("tracing a new architecture")
+        except InputError as e:
+            missing.append(str(e))
+    disks = Disk.of(request.output.absolute()), Disk.of(cache_folder())
+    return Here(Machine.here(), *disks, missing)
+
+
+def _notes(found: Inspection, missing: Mapping[str, str], steps: Sequence[Step]) -> Iterator[str]:
+    yield (
+        "what judging against torch takes in memory is not predicted (10 GB for full-size SD1.5 at "
+        "512x512 on ONNX Runtime); compile leaves it out with --no-validate"
+    )
+    try:
+        require_torch("judging")
+    except InputError as e:
+        yield f"{e}; or compile with --no-validate"
+    judged = {(s.component, s.size) for s in steps if s.verb == "judge"}
+    compiled = [step for step in steps if step.verb == "compile"]
+    if unjudged := [s.label for s in compiled if (s.component, s.size) not in judged]:
+        yield (
+            f"too slow for the emulator in ten minutes each, so the verdict will be incomplete: "
+            f"{', '.join(label.removeprefix('compile ') for label in unjudged)}"
+        )
+    for part, option in missing.items():
+        yield f"no {part} in the file and none in these numbers: export takes it from {option} FILE"
+    if found.architecture is not None and found.prediction.type == "unknown":
+        yield (
+            "what the UNet predicts is not in the file: add --prediction epsilon or --prediction "
+            "v_prediction to the export (no graph depends on it, drawing does)"
+        )
+
+
+def _commands(prepared: Prepared, missing: Mapping[str, str]) -> Iterator[list[str]]:
+    request, target = prepared.request, prepared.target
+    for name in TOOLCHAINS:
+        toolchain = get_toolchain(name)
+        if target.name in toolchain.targets and toolchain.problem() is not None:
+            yield ["sdconv", "toolchain", "install", name]
+    export = ExportRequest(
+        checkpoint=request.files.checkpoint,
+        output=request.bundle,
+        profile=prepared.profile.name,
+        components=request.components,
+        parts=request.files.parts,
+        variant=request.files.variant,
+        ema=request.files.ema,
+    )
+    supplied = [word for option in missing.values() for word in (option, "FILE")]
+    if not all(part.done for part in prepared.parts) or supplied:
+        yield [*export.command(), *supplied]
+    yield compile_request(request).command()

@@ -1,0 +1,112 @@
+"""What compiling a bmodel costs, from measurements of tpu-mlir 1.30.2 on two cores.
+
+Sizes on disk follow from what the compiler writes: three copies of the weights pass from stage to
+stage (the first in float32, two as the chip packs them), then the bmodel, which holds them once
+more beside the chip's kernel module and the instructions. Memory follows the largest of those
+stages, the lowering, which holds the float32 weights and the packed ones; the picture size hardly
+matters to it. Time is spent per weight tensor on the search for layer groups, and per byte on
+reading and writing the copies.
+
+Measured (wall seconds; peak is the largest process; disk: cache folder before the copies go; the
+small model is `examples.small_models.SMALL`):
+
+    network                                tensors   weights     peak        time   bmodel    disk
+    text encoder of the small model, F32        36   13.2 MB  0.17 GB      4-6 s   18.8 MB   59 MB
+    its VAE encoder, F16, 64x64                 74    1.8 MB  0.15 GB     5-10 s    6.7 MB   11 MB
+    its VAE decoder, BF16, 64x64               106    2.8 MB  0.15 GB     8-15 s    7.3 MB   15 MB
+    its VAE decoder, BF16, 512x512             106    2.8 MB  0.15 GB               8.5 MB   22 MB
+    its UNet, F16, 64x64                       688   29.0 MB  0.19 GB    21-38 s   22.1 MB   92 MB
+    its UNet, F16, 512x512                     688   29.0 MB  0.19 GB              24.5 MB  121 MB
+    text encoder of SD1.5, F32                 196    492 MB   1.6 GB              499 MB  1.98 GB
+    UNet of half SD1.5's width, F16, 128x128   686    861 MB   1.4 GB              446 MB  2.22 GB
+    UNet of SD1.5, F16, 512x512                686   3.44 GB   5.2 GB  82, 130 s   1.73 GB
+    UNet of SDXL, F16, 1024x1024              1680  10.27 GB  15.3 GB      206 s   5.17 GB
+    UNet of SD1.5, F32, 512x512                686   3.44 GB  10.2 GB
+"""
+
+from collections.abc import Sequence
+
+from converter.cost import Cost
+from targets.base import Workload
+
+BYTES = {"f32": 4, "f16": 2, "bf16": 2}
+"""Per weight in a bmodel."""
+
+PROCESSES = 360e6
+"""Bytes of the program and the vendor's Python around the compiler, which they wait for."""
+MEMORY_PER_TENSOR = 80e3
+MEMORY_PER_WEIGHT_BYTE = {"f32": 2.9, "f16": 1.48, "bf16": 1.48}
+"""Bytes of the largest stage, per byte of float32 weights."""
+
+KERNEL_MODULE = 5.64e6
+"""Bytes of the chip's own programs, the same in every bmodel."""
+INSTRUCTIONS_PER_TENSOR = 6e3
+"""Bytes in a bmodel besides kernel module and weights: 4 to 6 KB at 64x64, 6 to 15 at 512x512."""
+RECORD_PER_TENSOR = 10e3
+"""Bytes of final MLIR, profile and log, which a skeleton keeps: 6 KB at 64x64, 18 at 512x512."""
+TEXT_PER_TENSOR = 26e3
+"""Bytes of MLIR and profiles that are removed when it is done: 14 KB to 39 KB."""
+
+STARTS = 2.5
+"""Seconds that the vendor's programs need to begin, together."""
+SECONDS_PER_TENSOR = 0.035
+SECONDS_PER_WEIGHT_BYTE = 20e-9
+SEARCH = {"normal": 1.0, "high": 3.0}
+"""Times as long, by effort (README: SD1.5's UNet)."""
+
+COMBINE_MEMORY = (160e6, 1.52)
+"""Bytes of this program, and of the vendor's per byte that it combines (two of 446 MB: 1.34 GB)."""
+COMBINE_SECONDS = (1.0, 2e-9)
+"""At no bytes, and per byte that is combined."""
+HASH_SECONDS_PER_BYTE = 2.5e-9
+"""SHA-256 of the artifact, on a processor without instructions for it."""
+
+
+def compile_cost(work: Workload) -> Cost:
+    """One size of one component: the vendor's programs from graph to bmodel."""
+    job = work.job
+    packed = _packed(work)
+    seconds = STARTS + SECONDS_PER_TENSOR * work.tensors
+    seconds += SECONDS_PER_WEIGHT_BYTE * work.weights_bytes
+    memory = PROCESSES + MEMORY_PER_TENSOR * work.tensors
+    memory += MEMORY_PER_WEIGHT_BYTE[job.precision] * work.weights_bytes
+    return Cost(
+        memory=round(memory),
+        cached=round(_bmodel(work) + RECORD_PER_TENSOR * work.tensors),
+        temporary=round(work.weights_bytes + 2 * packed + TEXT_PER_TENSOR * work.tensors),
+        seconds=seconds * SEARCH[job.effort],
+    )
+
+
+def bind_cost(works: Sequence[Workload]) -> Cost:
+    """One component's sizes as stages of one file.
+
+    The vendor's tool stores weights once where the sizes packed them alike. That is only known
+    afterwards (SD1.5's UNet: alike at 512x512 and 512x768; the small model's: different at 64x64
+    and 128x64), so they are counted for every size.
+    """
+    sizes = sum(_bmodel(work) for work in works)
+    combined = round(sizes - (len(works) - 1) * KERNEL_MODULE)
+    hashing = HASH_SECONDS_PER_BYTE * combined
+    if len(works) == 1:
+        return Cost(written=combined, seconds=hashing)
+    return Cost(
+        memory=round(COMBINE_MEMORY[0] + COMBINE_MEMORY[1] * sizes),
+        written=combined,
+        cached=combined,
+        seconds=COMBINE_SECONDS[0] + COMBINE_SECONDS[1] * sizes + hashing,
+    )
+
+
+def disk_peak(weights_bytes: int, precision: str) -> int:
+    """Bytes that lie in the cache folder when a job is nearly done, a bmodel's extras included."""
+    copies = weights_bytes + 3 * weights_bytes * BYTES[precision] // 4
+    return round(copies + 4 * KERNEL_MODULE)
+
+
+def _packed(work: Workload) -> int:
+    return work.parameters * BYTES[work.job.precision]
+
+
+def _bmodel(work: Workload) -> float:
+    return _packed(work) + KERNEL_MODULE + INSTRUCTIONS_PER_TENSOR * work.tensors
