@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks.sd15 import SDCONV, measure
+from benchmarks.full_size import SDCONV, measure
 from converter.folders import data_folder
 
 

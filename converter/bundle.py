@@ -41,6 +41,10 @@ class BundleComponent:
     weights_bytes: int
     parameters: int
     template_key: str
+    tensor_keys: Mapping[str, str] = field(default_factory=dict, compare=False)
+    """What the bytes of each tensor depend on, hashed: what another export need not write."""
+    weights_mtime_ns: int = field(default=0, compare=False)
+    """When the weights were written: a file changed since is not what this record says."""
     changes: Changes = field(default_factory=dict, compare=False)
     """What each adapter changed; known once the weights are written."""
 

@@ -2,7 +2,7 @@
 
 Per component: the template gives the graph, the profile its ports, the checkpoint its weights.
 Finished components are recorded at once, so an interrupted export goes on where it stopped and a
-changed one redoes only what changed.
+changed one redoes only what changed: another scale of a LoRA, only the tensors that it touches.
 """
 
 import hashlib
@@ -118,20 +118,20 @@ def export(request: ExportRequest, progress: Progress = silent) -> Bundle:
         parts = [_plan(c, profile, source, adapters, contents, progress)
                  for c in source.components]  # fmt: skip
     bundle = _bundle(request, profile, source, adapters, contents.result())
-    reusable = _reusable(request.output)
-    todo = [part for part in parts if reusable.get(part.record.name) != part.record]
+    earlier = _earlier(request.output)
+    todo = [p for p in parts if not _reusable(p.record, earlier, request.output)]
     needed = sum(part.record.weights_bytes for part in todo)
     require_space(request.output, needed, "this export")
-    done = {p.record.name: reusable[p.record.name] for p in parts if p not in todo}
-    for name in done:
+    for name in (p.record.name for p in parts if p not in todo):
         progress(Event(f"export {name}", 1.0, f"{name}: reused, same sources and recipe"))
-    bundle = replace(bundle, components=done, complete=False)
-    if todo:
-        bundle.save()
+    bundle = replace(bundle, components=earlier, complete=False)
     for part in todo:
-        _write(part, request.output, progress)
-        record = replace(part.record, changes=part.weights.changes)
-        bundle = replace(bundle, components={**bundle.components, record.name: record})
+        name = part.record.name
+        others = {n: record for n, record in bundle.components.items() if n != name}
+        bundle = replace(bundle, components=others)
+        bundle.save()  # nothing vouches for bytes that are about to change
+        record = _write(part, earlier.get(name), request.output, progress)
+        bundle = replace(bundle, components={**others, name: record})
         bundle.save()
     ordered = {c: bundle.components[c] for c in source.components}
     bundle = replace(bundle, components=ordered, complete=True)
@@ -185,6 +185,7 @@ def _plan(
         weights_bytes=file_size(places),
         parameters=sum(place.nbytes // 4 for place in places.values()),
         template_key=key,
+        tensor_keys=weights.tensor_keys,
     )
     return _Part(graph, weights, record)
 
@@ -226,30 +227,47 @@ def _bundle(
     )
 
 
-def _reusable(folder: Path) -> Mapping[str, BundleComponent]:
-    """Components that an earlier export left whole in `folder`."""
+def _earlier(folder: Path) -> Mapping[str, BundleComponent]:
+    """Components whose weights an earlier export left whole in `folder`."""
     try:
-        earlier = Bundle.read(folder)
+        records = Bundle.read(folder).components
     except InputError:
         return {}
-    whole = {}
-    for name, record in earlier.components.items():
-        weights, graph = folder / record.weights, folder / record.graph
-        if (
-            weights.is_file()
-            and weights.stat().st_size == record.weights_bytes
-            and graph.is_file()
-            and sha256_of(graph) == record.graph_sha256
-        ):
-            whole[name] = record
-    return whole
+    return {
+        name: record
+        for name, record in records.items()
+        if (weights := folder / record.weights).is_file()
+        and weights.stat().st_size == record.weights_bytes
+    }
 
 
-def _write(part: _Part, folder: Path, progress: Progress) -> None:
-    record = part.record
-    stage = f"export {record.name}"
+def _reusable(
+    record: BundleComponent, earlier: Mapping[str, BundleComponent], folder: Path
+) -> bool:
+    graph = folder / record.graph
+    return (
+        earlier.get(record.name) == record
+        and graph.is_file()
+        and sha256_of(graph) == record.graph_sha256
+    )
+
+
+def _write(
+    part: _Part, earlier: BundleComponent | None, folder: Path, progress: Progress
+) -> BundleComponent:
+    """Write what `earlier`, the record of the files that lie there, does not vouch for."""
+    stage = f"export {part.record.name}"
     progress(Event(stage, 0.0))
-    weights = folder / record.weights
-    write_weights(part.weights, weight_places(part.graph), weights, progress, stage)
-    with replacing(folder / record.graph) as work:
+    weights = folder / part.record.weights
+    changed = None
+    if earlier is not None and weights.stat().st_mtime_ns == earlier.weights_mtime_ns:
+        changed = part.weights.keep(earlier.tensor_keys, earlier.changes)
+    if changed != []:
+        write_weights(part.weights, weight_places(part.graph), weights, progress, stage, changed)
+    with replacing(folder / part.record.graph) as work:
         work.write_bytes(ir.to_proto(part.graph).SerializeToString(deterministic=True))
+    return replace(
+        part.record,
+        changes=part.weights.changes,
+        weights_mtime_ns=weights.stat().st_mtime_ns,
+    )

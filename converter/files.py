@@ -5,6 +5,8 @@ import hashlib
 import json
 import os
 import shutil
+import signal
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -38,6 +40,39 @@ def replacing(path: Path) -> Iterator[Path]:
         work.replace(path)
     finally:
         work.unlink(missing_ok=True)
+
+
+def take(path: Path, work: Path) -> bool:
+    """Move `path` onto `work`, to be changed in place, if nobody else could notice the change.
+
+    It stays where it is if it has a second name (an artifact shares it), or if anybody has it
+    open or mapped: whoever reads it goes on with the bytes that he began with.
+    """
+    if path.is_symlink() or not path.is_file():
+        return False
+    path.replace(work)  # from here on nobody new finds it
+    if _nobody_else_has(work):
+        return True
+    work.replace(path)
+    return False
+
+
+def _nobody_else_has(path: Path) -> bool:
+    if sys.platform != "linux":
+        return False
+    import fcntl
+
+    with path.open("r+b") as file:
+        if os.fstat(file.fileno()).st_nlink != 1:
+            return False
+        try:
+            # The kernel grants a write lease only on a file that is open and mapped nowhere else.
+            fcntl.fcntl(file, fcntl.F_SETSIG, signal.SIGURG)  # SIGIO, the default, would kill
+            fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+            fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+        except OSError:  # in use, or a file system without leases
+            return False
+    return True
 
 
 def orphans(folder: Path, prefix: str) -> list[Path]:

@@ -3,7 +3,7 @@
 The constants were measured on two cores of 2020s server hardware with this command line, wall
 seconds and largest process (README, "Measured"; `benchmarks/plan.py` compares again):
 
-    full-size SD1.5, float16 file: 4.27 GB written in 10.9 s with 0.41 GB; again, all reused: 2.1 s
+    full-size SD1.5, float16 file: 4.27 GB written in 10.9 s with 0.28 GB; again, all reused: 2.1 s
     the miniature, 1,126 tensors: 2.2 s of processor time, 0.14 GB
     tracing a template (meta device, dynamic sizes), processor time and peak: text encoders of 196
     and 517 tensors 12 and 20 s; VAE halves of 108 and 140 tensors 11 to 14 s; UNets of 686 and
@@ -23,7 +23,7 @@ from converter.errors import InputError
 from converter.families.rules import TensorRule
 from converter.files import known_blake3
 from converter.graph_record import GraphRecord, find_record
-from converter.merged import MergedWeights
+from converter.merged import BLOCK, MergedWeights
 from converter.profiles import InterfaceProfile
 from converter.source import Source
 from converter.stream import file_size
@@ -128,12 +128,13 @@ def _file_bytes(needed: Sequence[TensorRule]) -> int:
 
 
 def _in_flight(needed: Sequence[TensorRule], source: Source) -> int:
-    """Bytes of the two neighbours in the file that are largest together, stored and as float32."""
+    """Bytes of the two neighbours in the file that are largest together: stored, a block cast."""
     file = source.model.file
     ordered = sorted(needed, key=lambda rule: file.position(rule.source))
     held = [
-        math.prod(rule.shape) * (4 + DTYPES[file.tensors[rule.source].dtype].itemsize)
+        size * DTYPES[file.tensors[rule.source].dtype].itemsize + 4 * min(size, BLOCK)
         for rule in ordered
+        if (size := math.prod(rule.shape))
     ]
     return max((a + b for a, b in pairwise(held)), default=0)
 

@@ -1,7 +1,7 @@
 """The weight stream of an export: a checkpoint's tensors, renamed, merged, laid out, cast."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,9 @@ from passes.weights import TRANSPOSED, Place
 
 STREAM_FORMAT = "1"
 """Raise it whenever the same sources would give other bytes."""
+
+BLOCK = 1 << 22
+"""Elements that are cast at once: a large embedding never exists whole in float32."""
 
 
 @dataclass(frozen=True)
@@ -55,25 +58,41 @@ class MergedWeights:
         self._appended = appended
         added = {name: more.rows.size for name, more in appended.items()}
         _check_complete(component, self._rules, places, added)
-        self.key = content_key(
-            {
-                "stream format": STREAM_FORMAT,
-                "component": component,
-                "tensors": [
-                    [name, *checkpoint.tensors[self._rule(name).source].content(contents)]
-                    for name in sorted(places)
-                ],
-                "adapters": self._merger.identities,
-                "layout": [[n, p.shape, p.dtype, p.offset] for n, p in sorted(places.items())],
-                # Without any, the key is the one of before there were any.
-                **{f"appended to {name}": more.contents for name, more in appended.items()},
-            }
+        self.tensor_keys = self._tensor_keys(component, contents)
+        self.key = content_key(self.tensor_keys)
+
+    def _tensor_keys(self, component: str, contents: Mapping[Path, str]) -> dict[str, str]:
+        """What the bytes of every tensor depend on, hashed; files differ where these differ."""
+        layout = [[n, p.shape, p.dtype, p.offset] for n, p in sorted(self._places.items())]
+        file = content_key(
+            {"stream format": STREAM_FORMAT, "component": component, "layout": layout}
         )
+
+        def key(name: str) -> str:
+            rule = self._rule(name)
+            stored = self._checkpoint.tensors[rule.source].content(contents)
+            adapters = self._merger.depends_on(rule.name)
+            made_from = {"file": file, "name": name, "stored": stored, "adapters": adapters}
+            if name in self._appended:
+                made_from["appended"] = self._appended[name].contents
+            return content_key(made_from)[:32]
+
+        return {name: key(name) for name in sorted(self._places)}
 
     @property
     def changes(self) -> Changes:
-        """The norms of what adapters changed in the tensors read so far."""
+        """The norms of what adapters changed in the tensors read, or kept, so far."""
         return self._merger.norms
+
+    def keep(self, keys: Mapping[str, str], earlier: Changes) -> list[str]:
+        """The tensors, in reading order, that differ from a file with these tensor keys.
+
+        `earlier` are the norms of its changes; those of the others are taken over.
+        """
+        for name in self._places:
+            if keys.get(name) == self.tensor_keys[name]:
+                self._merger.adopt(self._rule(name).name, earlier)
+        return [name for name in self.names() if keys.get(name) != self.tensor_keys[name]]
 
     def names(self) -> Sequence[str]:
         """Names in the order in which the files hold them: reading stays sequential."""
@@ -86,18 +105,22 @@ class MergedWeights:
 
     def read(self, name: str) -> Array:
         """The merged tensor in the graph's layout."""
+        return np.concatenate(list(self.blocks(name))).reshape(self._places[name].shape)
+
+    def blocks(self, name: str) -> Iterator[Array]:
+        """The tensor's rows, a few at a time: the elements of `read` in their order."""
         rule, place = self._rule(name), self._places[name]
         stored = rule.take(self._checkpoint.read(rule.source))
-        stored = self._merger.merge(rule.name, stored)
+        stored = np.atleast_1d(self._merger.merge(rule.name, stored))
         if name.endswith(TRANSPOSED):
             stored = stored.T
-        out = np.empty(place.shape, place.dtype)
-        own, added = np.split(out.reshape(-1), [stored.size])
-        np.copyto(own.reshape(stored.shape), stored, casting="same_kind")
-        if name in self._appended:
-            np.copyto(added, self._appended[name].rows.reshape(-1))
+        rows = max(1, BLOCK * len(stored) // max(1, stored.size))
+        for first in range(0, len(stored), rows):
+            block = stored[first : first + rows]
+            yield block.astype(place.dtype, order="C", casting="same_kind", copy=False)
         self._checkpoint.release(rule.source)
-        return out
+        if name in self._appended:
+            yield self._appended[name].rows
 
     def _rule(self, name: str) -> TensorRule:
         return self._rules[name.removesuffix(TRANSPOSED)]

@@ -1,19 +1,24 @@
-"""Write a component's weights to one file, tensor by tensor, without holding more than two."""
+"""Write a component's weights to one file, a few rows of a tensor at a time, two tensors at once.
+
+Where an earlier file differs in a few tensors only, those alone are written, into that very file.
+It has a temporary name meanwhile, so a killed run leaves no mixture under the final name: the
+next one finds no file there and writes it whole.
+"""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
-from converter.files import replacing
+from converter.files import replacing, take
+from converter.merged import MergedWeights
 from converter.progress import Event, Progress
-from converter.weights import WeightSource
 from passes.weights import Place
 
 WORKERS = 2
-"""Tensors in flight: one is read and cast while the other is written. Each is held in memory."""
+"""Tensors in flight: one is read and cast while the other is written."""
 
 
 def file_size(places: Mapping[str, Place]) -> int:
@@ -22,30 +27,55 @@ def file_size(places: Mapping[str, Place]) -> int:
 
 
 def write_weights(
-    source: WeightSource, places: Mapping[str, Place], path: Path, progress: Progress, stage: str
+    source: MergedWeights,
+    places: Mapping[str, Place],
+    path: Path,
+    progress: Progress,
+    stage: str,
+    changed: Sequence[str] | None = None,
 ) -> None:
-    """Write every tensor at its place; the file appears under its name when it is whole."""
-    total = file_size(places)
-    with replacing(path) as work, work.open("r+b") as file:
-        handle = file.fileno()
-        os.posix_fallocate(handle, 0, total)
+    """Write every tensor at its place; the file appears under its name when it is whole.
 
-        def copy(name: str) -> int:
-            place = places[name]
-            data = source.read(name)
-            if data.nbytes != place.nbytes:
-                raise ValueError(f"{name}: {data.nbytes} bytes, {place.nbytes} were planned")
-            view = np.ascontiguousarray(data).reshape(-1).view(np.uint8).data
-            written = 0
-            while written < len(view):
-                written += os.pwrite(handle, view[written:], place.offset + written)
-            return written
+    `changed` names the only tensors in which the file that lies there is not right, if one does.
+    All are written nevertheless where somebody else uses that file (see `converter.files.take`).
+    """
+    with replacing(path) as work:
+        if changed is not None and take(path, work):
+            names = changed
+        else:
+            names = source.names()
+            work.touch()  # the taken one may have been moved back
+        with work.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, file_size(places))
+            _write_tensors(source, places, names, file.fileno(), progress, stage)
 
-        done = 0
-        pool = ThreadPoolExecutor(WORKERS)
-        try:
-            for written in pool.map(copy, source.names()):
-                done += written
-                progress(Event(stage, done / total))
-        finally:
-            pool.shutdown(cancel_futures=True)  # an interrupt does not wait for the rest
+
+def _write_tensors(
+    source: MergedWeights,
+    places: Mapping[str, Place],
+    names: Sequence[str],
+    handle: int,
+    progress: Progress,
+    stage: str,
+) -> None:
+    def copy(name: str) -> int:
+        place = places[name]
+        written = 0
+        for block in source.blocks(name):
+            left = block.reshape(-1).view(np.uint8).data
+            while left:
+                count = os.pwrite(handle, left, place.offset + written)
+                written, left = written + count, left[count:]
+        if written != place.nbytes:
+            raise ValueError(f"{name}: {written} bytes, {place.nbytes} were planned")
+        return written
+
+    total = sum(places[name].nbytes for name in names)
+    done = 0
+    pool = ThreadPoolExecutor(WORKERS)
+    try:
+        for written in pool.map(copy, names):
+            done += written
+            progress(Event(stage, done / total))
+    finally:
+        pool.shutdown(cancel_futures=True)  # an interrupt does not wait for the rest

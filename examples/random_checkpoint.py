@@ -119,6 +119,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Write a random checkpoint (and a LoRA).")
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--lora", type=Path, help="also write a LoRA for it")
+    parser.add_argument("--rank", type=int, default=4, help="of the LoRA")
     parser.add_argument("--controlnet", type=Path, help="also write a ControlNet for it")
     parser.add_argument("--model", choices=MODELS, default="sd15", help="what to write")
     parser.add_argument("--seed", type=int, default=0)
@@ -126,7 +127,7 @@ def main() -> None:
     architecture = MODELS[options.model]
     write_checkpoint(options.checkpoint, architecture, options.seed)
     if options.lora is not None:
-        write_lora(options.lora, architecture, seed=options.seed + 1)
+        write_lora(options.lora, architecture, options.rank, seed=options.seed + 1)
     if options.controlnet is not None and architecture.unet is not None:
         write_controlnet(options.controlnet, architecture.unet, seed=options.seed + 2)
 

@@ -22,24 +22,40 @@ and ``relative``, its ratio to the norm of the checkpoint's tensor (None for a t
 class Merger:
     """Merges adapters into the tensors of one component.
 
-    `identities` is everything that the merged values depend on besides the checkpoint, in the
-    order of merging. `norms` (see `Changes`) fills while tensors are merged.
+    `norms` (see `Changes`) fills while tensors are merged, its adapters in the order of merging.
     """
 
     def __init__(self, component: str, adapters: Sequence[Adapter]) -> None:
         active = [a for a in adapters if a.active(component)]
         self._component = component
         ordered = _canonical(component, active)
-        self.identities = [adapter.identity(component) for adapter in ordered]
+        identities = [adapter.identity(component) for adapter in ordered]
         self._changes: dict[str, list[tuple[str, Adapter, TensorChange]]] = {}
-        for identity, adapter in zip(self.identities, ordered, strict=True):
+        for identity, adapter in zip(identities, ordered, strict=True):
             for name, change in adapter.active(component).items():
                 self._changes.setdefault(name, []).append((identity, adapter, change))
         # A few float64 copies of a tensor exist while it is merged: one at a time, whoever reads.
         self._lock = Lock()
         self.norms: dict[str, dict[str, Mapping[str, float | None]]] = {
-            identity: {} for identity in self.identities
+            identity: {} for identity in identities
         }
+
+    def depends_on(self, name: str) -> list[tuple[str, float]]:
+        """What a merged tensor depends on besides the checkpoint's, in the order of merging.
+
+        The hash of each adapter's file, and the scale.
+        """
+        return [(a.content, c.scale) for _, a, c in self._changes.get(name, ())]
+
+    def adopt(self, name: str, earlier: Changes) -> None:
+        """Take over the norms of a tensor that was merged earlier from what it depends on now.
+
+        Other scales elsewhere may have given its adapters other identities since.
+        """
+        norms = [changes[name] for changes in earlier.values() if name in changes]
+        now = dict.fromkeys(identity for identity, _, _ in self._changes.get(name, ()))
+        for identity, norm in zip(now, norms, strict=True):
+            self.norms[identity][name] = norm
 
     def merge(self, name: str, weight: Array) -> Array:
         """Merge into one tensor: float64, or `weight` itself where no adapter changes it.

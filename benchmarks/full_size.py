@@ -1,9 +1,11 @@
-"""Measure the main job on a full-size SD1.5 checkpoint and print the README's table.
+"""Measure the main job on a full-size checkpoint and print the README's table.
 
-    python -m benchmarks.sd15 FOLDER [--sophgo]
+    python -m benchmarks.full_size FOLDER [--model sd15|sdxl] [--repeat 3] [--sophgo]
 
-FOLDER gets a random checkpoint in the real layout (2.1 GB) and everything made from it (about
-20 GB). Wall time and the largest process of each command, as the system accounts for them.
+FOLDER gets a random checkpoint in the real layout (SD1.5: 2.1 GB, SDXL: 6.9 GB) and everything
+made from it (about 20 GB). Wall time and the largest process of each command, as the system
+accounts for them. With `--repeat` the export and the plain copy, which it is compared with,
+alternate that many times, and the run of median wall time counts.
 """
 
 import argparse
@@ -46,36 +48,73 @@ def measure(what: str, command: Sequence[object]) -> Measured:
     return Measured(what, wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1e6)
 
 
+def median(runs: Sequence[Measured]) -> Measured:
+    """Return the run whose wall time is the median."""
+    return sorted(runs, key=lambda run: run.wall)[len(runs) // 2]
+
+
 def main() -> None:
     """Run every measurement and print one Markdown row each."""
     parser = argparse.ArgumentParser(description="Measure the main job at full size.")
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--model", choices=("sd15", "sdxl"), default="sd15")
+    parser.add_argument("--repeat", type=int, default=1, help="of the export and the plain copy")
     parser.add_argument("--sophgo", action="store_true", help="also compile the UNet for bm1684x")
     options = parser.parse_args()
     folder: Path = options.folder
-    checkpoint = folder / "sd15.safetensors"
+    checkpoint, lora = folder / f"{options.model}.safetensors", folder / "lora.safetensors"
     if not checkpoint.exists():
-        measure("make", [*PYTHON, "examples.random_checkpoint", checkpoint, "--model", "sd15-full"])
+        make = [
+            *PYTHON,
+            "examples.random_checkpoint",
+            checkpoint,
+            "--model",
+            f"{options.model}-full",
+        ]
+        measure("make", [*make, "--lora", lora, "--rank", 16] if options.model == "sd15" else make)
     print("| step | wall s | CPU s | peak GB |\n|---|---|---|---|")
-    rows = chain(_export_rows(folder, checkpoint), _compile_rows(folder, sophgo=options.sophgo))
+    rows = _export_rows(folder, checkpoint, options.repeat)
+    if options.model == "sd15":
+        rows = chain(
+            rows,
+            _ordinary_row(folder, checkpoint),
+            _compile_rows(folder, sophgo=options.sophgo),
+            _lora_rows(folder, checkpoint, lora),
+        )
     for row in rows:
         print(f"| {row.what} | {row.wall:.1f} | {row.cpu:.1f} | {row.peak:.2f} |", flush=True)
 
 
-def _export_rows(folder: Path, checkpoint: Path) -> Iterator[Measured]:
-    copy, bundle, ordinary = folder / "copy.data", folder / "bundle", folder / "ordinary.onnx"
-    shutil.rmtree(bundle, ignore_errors=True)
+def _export_rows(folder: Path, checkpoint: Path, repeat: int) -> Iterator[Measured]:
+    copy, bundle = folder / "copy.data", folder / "bundle"
     yield measure("inspect", [*SDCONV, "inspect", checkpoint])
-    command = [*PYTHON, "benchmarks.plain_copy", checkpoint, copy]
-    yield measure("plain read, cast, write", command)
-    copy.unlink()
     export = [*SDCONV, "export", "-u", checkpoint, "-o", bundle]
-    yield measure("export, all components", export)
+    if checkpoint.stem == "sdxl":
+        export += ["--profile", "diffusers"]
+    copies, exports = [], []
+    for _ in range(repeat):
+        command = [*PYTHON, "benchmarks.plain_copy", checkpoint, copy]
+        copies.append(measure("plain read, cast, write", command))
+        copy.unlink()
+        shutil.rmtree(bundle, ignore_errors=True)
+        exports.append(measure("export, all components", export))
+    yield from (median(copies), median(exports))
     yield measure("export again", export)
-    command = [*PYTHON, "benchmarks.ordinary_export", checkpoint, ordinary]
+
+
+def _ordinary_row(folder: Path, checkpoint: Path) -> Iterator[Measured]:
+    command = [*PYTHON, "benchmarks.ordinary_export", checkpoint, folder / "ordinary.onnx"]
     yield measure("ordinary way, UNet alone", command)
     for file in folder.glob("ordinary.onnx*"):
         file.unlink()
+
+
+def _lora_rows(folder: Path, checkpoint: Path, lora: Path) -> Iterator[Measured]:
+    bundle = folder / "adapted"
+    shutil.rmtree(bundle, ignore_errors=True)
+    for what, scale in (("export with a LoRA", 0.8), ("another scale of it", 0.5)):
+        command = [*SDCONV, "export", "-u", checkpoint, "-l", f"{lora}:{scale}", "-o", bundle]
+        yield measure(what, command)
 
 
 def _compile_rows(folder: Path, *, sophgo: bool) -> Iterator[Measured]:
