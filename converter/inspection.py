@@ -171,9 +171,10 @@ def _kind(model: Model) -> str:
     tensors, parts = model.file.tensors, model.spellings
     if adapter_kind(tensors) is not None:
         return "lora"
-    if len(parts) == 1:
+    of_unet = [name.startswith(UNET_PREFIX) for name in tensors]
+    if len(parts) == 1 and (all(of_unet) or not any(of_unet)):
         return next(iter(parts))
-    if any(name.startswith(UNET_PREFIX) for name in tensors):
+    if any(of_unet):
         return "checkpoint"
     for kind, prefixes in BARE.items():
         if any(name.startswith(prefixes) for name in tensors):

@@ -14,7 +14,7 @@ import torch
 from converter.bundle import Bundle
 from converter.errors import InputError
 from converter.export import ExportRequest, export
-from converter.inspection import inspect
+from converter.inspection import inspect, inspect_model
 from converter.model_files import ModelFiles
 from converter.profiles import get_profile
 from converter.sizes import Size
@@ -274,6 +274,13 @@ def test_inspect_tells_a_controlnet(files: Files) -> None:
     assert list(found.components) == ["controlnet"]
     assert found.missing == {}
     assert found.components["controlnet"].parameters == sum(t.numel() for t in files.state.values())
+
+
+def test_a_checkpoint_with_a_controlnet_beside_it_is_a_checkpoint(sd15: Files) -> None:
+    model = ModelFiles(sd15.checkpoint, {"controlnet": sd15.controlnet}).open()
+    found = inspect_model(model)
+    assert (found.kind, found.missing) == ("checkpoint", {})
+    assert list(found.components)[1] == "controlnet"
 
 
 def test_the_consumers_order_is_kept(sd15: Files, tmp_path: Path) -> None:
