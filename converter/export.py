@@ -45,6 +45,7 @@ class ExportRequest:
     `prediction` (``epsilon``, ``v_prediction``) and `zero_terminal_snr` override what the file
     tells. No graph depends on them: they are recorded for whoever samples.
 
+    `addresses` maps the files and folders that were fetched to where they came from.
     `parts`, `variant`, `ema` and `controlnet_base` are those of `ModelFiles`, `clip_skip` that of
     `converter.clip_skip`.
     """
@@ -64,6 +65,7 @@ class ExportRequest:
     controlnet_base: Path | None = None
     clip_skip: int | None = None
     embeddings: tuple[EmbeddingChoice, ...] = ()
+    addresses: Mapping[Path, str] = field(default_factory=dict)
 
     @property
     def files(self) -> ModelFiles:
@@ -86,7 +88,16 @@ class ExportRequest:
             words += ["--clip-skip", str(self.clip_skip)]
         for embedding in self.embeddings:
             words += ["--embedding", str(embedding)]
-        return [*words, "--allow-unused"] if self.allow_unused else words
+        if self.allow_unused:
+            words += ["--allow-unused"]
+        for path, address in self.addresses.items():
+            words = [word.replace(str(path), address) for word in words]
+        return words
+
+    def address_of(self, file: Path) -> str | None:
+        """The address that a file, or the folder it lies in, was fetched from."""
+        around = (path for path in (file, *file.parents) if path in self.addresses)
+        return next((self.addresses[path] for path in around), None)
 
 
 @dataclass(frozen=True)
@@ -216,6 +227,7 @@ def _bundle(
                 "path": str(file.absolute()),
                 "bytes": file.stat().st_size,
                 "blake3": content,
+                **({} if (address := request.address_of(file)) is None else {"address": address}),
             }
             for file, content in contents.items()
         ],

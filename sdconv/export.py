@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -34,18 +35,12 @@ def export(
     variant: model_options.Variant = None,
     ema: model_options.Ema = False,
     lora: model_options.Lora = None,
-    batch: Annotated[
-        int, typer.Option("-b", "--batch", help="UNet batch that compile takes by default.")
-    ] = 1,
-    profile: Annotated[
-        str, typer.Option(help="Whose ports: sd-lcm-tpu (Sophgo hosts) or diffusers (ONNX).")
-    ] = "sd-lcm-tpu",
+    batch: model_options.Batch = 1,
+    profile: model_options.Profile = "sd-lcm-tpu",
     format_: Annotated[
         Format, typer.Option("--format", help="onnx, the original tool's torchscript, or both.")
     ] = Format.onnx,
-    components: Annotated[
-        str | None, typer.Option(help="Export only these, comma-separated.")
-    ] = None,
+    components: model_options.Components = None,
     prediction: model_options.Prediction = None,
     zero_terminal_snr: model_options.ZeroTerminalSnr = False,
     clip_skip: model_options.ClipSkip = None,
@@ -57,6 +52,7 @@ def export(
     """Export a checkpoint (and LoRAs) to weightless-made ONNX graphs with weights beside them."""
     from converter.adapters.choice import AdapterChoice
     from converter.architecture import controlnet_name
+    from converter.downloads.addresses import parse_address
     from converter.downloads.fetch import local_path
     from converter.embeddings.choice import EmbeddingChoice
     from converter.export import ExportRequest
@@ -64,12 +60,16 @@ def export(
     from sdconv.console import progress_bar
 
     with progress_bar() as progress:
+        addresses: dict[Path, str] = {}
 
-        def fetched(text: str) -> Path:
-            return local_path(text, variant, progress)
+        def fetched(text: str, variant: str | None = variant) -> Path:
+            path = local_path(text, variant, progress)
+            if parse_address(text) is not None:
+                addresses[path] = text
+            return path
 
         def fetched_file(text: str) -> Path:
-            return local_path(text, progress=progress)
+            return fetched(text, None)
 
         parts = {
             "unet": unet,
@@ -95,7 +95,7 @@ def export(
             clip_skip=clip_skip,
             embeddings=tuple(EmbeddingChoice.parse(e, fetched_file) for e in embedding or ()),
         )
-        bundle = run(request, progress)
+        bundle = run(replace(request, addresses=addresses), progress)
         if format_ != Format.onnx:
             from converter.torchscript import export_torchscript
 

@@ -81,3 +81,10 @@ Embedding = Annotated[
         "stored in it; may be repeated.",
     ),
 ]
+Batch = Annotated[
+    int, typer.Option("-b", "--batch", help="UNet batch that compile takes by default.")
+]
+Profile = Annotated[
+    str, typer.Option(help="Whose ports: sd-lcm-tpu (Sophgo hosts) or diffusers (ONNX).")
+]
+Components = Annotated[str | None, typer.Option(help="Export only these, comma-separated.")]

@@ -236,3 +236,29 @@ def test_adapters_are_named_with_a_scale_or_without(tmp_path: Path) -> None:
     odd = tmp_path / "b:1"
     odd.touch()
     assert AdapterChoice.parse(str(odd)) == AdapterChoice(odd, 1.0)
+
+
+def test_what_was_fetched_is_recorded_with_its_address(
+    small_model: SmallModel, tmp_path: Path
+) -> None:
+    addresses = {
+        small_model.checkpoint: "https://host/a.safetensors#sha256=" + "ab" * 32,
+        small_model.lora: "hf:owner/name/lora.safetensors",
+    }
+    request = ExportRequest(
+        small_model.checkpoint,
+        tmp_path,
+        (AdapterChoice(small_model.lora, 0.5),),
+        components=("text_encoder",),
+        addresses=addresses,
+    )
+    bundle = export(request)
+    assert [s["address"] for s in bundle.sources] == [addresses[small_model.checkpoint]]
+    words = list(bundle.command)
+    assert words[words.index("-u") + 1] == addresses[small_model.checkpoint]
+    assert words[words.index("-l") + 1] == addresses[small_model.lora] + ":0.5"
+    assert request.address_of(small_model.checkpoint.parent / "other") is None
+    folder = replace(request, addresses={small_model.checkpoint.parent: "hf:owner/name"})
+    assert folder.address_of(small_model.checkpoint) == "hf:owner/name"
+    plain = export(replace(request, addresses={}))
+    assert "address" not in plain.sources[0]
