@@ -19,13 +19,12 @@ import numpy as np
 
 from converter.adapters.merge import Changes
 from converter.errors import InputError
-from converter.files import read_json, write_json
+from converter.files import read_json, size_of, write_json
 from converter.interface import Interface
 from converter.weights import Array, TensorSpec
 
 BUNDLE_FILE = "bundle.json"
 GRAPH_FILE = "model.onnx"
-WEIGHTS_FILE = "model.onnx.data"
 
 
 @dataclass(frozen=True)
@@ -41,6 +40,9 @@ class BundleComponent:
     weights_bytes: int
     parameters: int
     template_key: str
+    linked: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Files of the user's that the graph reads, by their name here: `path` there, `bytes`,
+    `mtime_ns`. They are hard links: moving or deleting the file there changes nothing here."""
     tensor_keys: Mapping[str, str] = field(default_factory=dict, compare=False)
     """What the bytes of each tensor depend on, hashed: what another export need not write."""
     weights_mtime_ns: int = field(default=0, compare=False)
@@ -134,7 +136,8 @@ class Bundle:
             raise InputError(f"{folder}: the export was interrupted: run the same export again")
         for component in bundle.components.values():
             weights = folder / component.weights
-            found = weights.stat().st_size if weights.is_file() else None
+            found = size_of(weights)
+            _check_linked(folder, component)
             if found != component.weights_bytes or not (folder / component.graph).is_file():
                 raise InputError(
                     f"{weights}: {component.weights_bytes} bytes expected beside "
@@ -147,17 +150,40 @@ class Bundle:
         return BundleWeights(self.folder, self.components[component])
 
 
+def _check_linked(folder: Path, component: BundleComponent) -> None:
+    """Raise InputError when a linked file is gone or was written to."""
+    for name, record in component.linked.items():
+        path = folder / component.name / name
+        if not path.is_file():
+            raise InputError(f"{path}: the link to {record['path']} is gone: export again")
+        found = path.stat()
+        if (found.st_size, found.st_mtime_ns) != (record["bytes"], record["mtime_ns"]):
+            raise InputError(
+                f"{record['path']}: changed since {folder} was linked to it: export again"
+            )
+
+
 class BundleWeights:
-    """A `WeightSource` over a bundle's external data: memory-mapped, nothing read before asked."""
+    """A `WeightSource` over a bundle's external data: memory-mapped, nothing read before asked.
+
+    Linked tensors are widened and transposed as they are read, as the graph does.
+    """
 
     def __init__(self, folder: Path, component: BundleComponent) -> None:
-        from passes.weights import read_graph, weight_places  # onnx takes 0.1 s to import
+        import onnx_ir as ir  # takes 0.1 s
 
-        self.file = (folder / component.weights).absolute()
+        from passes.linked_weights import own_places, unlink_weights
+        from passes.weights import WEIGHTS_FILE, weight_places
+
+        graph = folder / component.graph
+        model = ir.load(graph)
         self.key = component.weights_key
-        self._places = weight_places(read_graph(folder / component.graph))
-        with self.file.open("rb") as file:
-            self._bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        self._folder, self._file = graph.parent, WEIGHTS_FILE
+        self._own = own_places(model)
+        self._links = unlink_weights(model)
+        self._places = weight_places(model)
+        self._maps: dict[str, mmap.mmap] = {}
+        self.file = None if self._links else (folder / component.weights).absolute()
 
     def names(self) -> Sequence[str]:
         """Every tensor's name."""
@@ -169,8 +195,20 @@ class BundleWeights:
         return TensorSpec(place.shape, place.dtype)
 
     def read(self, name: str) -> Array:
-        """A read-only view of one tensor in the file."""
-        place = self._places[name]
-        count = int(np.prod(place.shape, dtype=np.int64))
-        flat = np.frombuffer(self._bytes, np.dtype(place.dtype), count, place.offset)
-        return flat.reshape(place.shape)
+        """One tensor: a read-only view of the file, unless it is linked and not float32."""
+        place, link = self._places[name], self._links.get(name)
+        if link is None:
+            own = self._own[name]
+            return self._view(self._file, own.dtype, own.offset, place.shape)
+        shape = place.shape[::-1] if link.transposed else place.shape
+        stored = self._view(link.location, link.dtype, link.offset, shape)
+        turned = stored.T if link.transposed else stored
+        return np.ascontiguousarray(turned).astype(place.dtype, copy=False)
+
+    def _view(self, file: str, dtype: str, offset: int, shape: Sequence[int]) -> Array:
+        if file not in self._maps:
+            with (self._folder / file).open("rb") as opened:
+                self._maps[file] = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
+        count = int(np.prod(shape, dtype=np.int64))
+        flat = np.frombuffer(self._maps[file], np.dtype(dtype), count, offset)
+        return flat.reshape(shape)

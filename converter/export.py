@@ -19,14 +19,15 @@ from converter.adapters.binding import AdaptedModel
 from converter.adapters.choice import AdapterChoice
 from converter.adapters.lcm import recommended_sampling
 from converter.adapters.load import load_adapters
-from converter.bundle import GRAPH_FILE, WEIGHTS_FILE, Bundle, BundleComponent
+from converter.bundle import GRAPH_FILE, Bundle, BundleComponent
 from converter.embeddings.choice import EmbeddingChoice
 from converter.embeddings.embedding import appended_rows, with_embeddings
 from converter.embeddings.load import load_embeddings
 from converter.errors import InputError
 from converter.families.prediction import PREDICTION_TYPES, Prediction
-from converter.files import replacing, require_space, sha256_of
+from converter.files import replacing, require_space, sha256_of, size_of
 from converter.graph_record import GraphRecord
+from converter.linking import link_files, linked_records, plan_links
 from converter.merged import MergedWeights
 from converter.model_files import ModelFiles
 from converter.profiles import InterfaceProfile, get_profile
@@ -35,7 +36,8 @@ from converter.source import Source, open_source
 from converter.stream import file_size, write_weights
 from converter.template import load_template
 from passes import pipelines
-from passes.weights import weight_places
+from passes.linked_weights import link_weights, own_places
+from passes.weights import WEIGHTS_FILE, weight_places
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ class ExportRequest:
     `prediction` (``epsilon``, ``v_prediction``) and `zero_terminal_snr` override what the file
     tells. No graph depends on them: they are recorded for whoever samples.
 
+    With `link` the graphs read the user's own files (`converter.linking`).
     `addresses` maps the files and folders that were fetched to where they came from.
     `parts`, `variant`, `ema` and `controlnet_base` are those of `ModelFiles`, `clip_skip` that of
     `converter.clip_skip`.
@@ -63,6 +66,7 @@ class ExportRequest:
     variant: str | None = None
     ema: bool = False
     controlnet_base: Path | None = None
+    link: bool = False
     clip_skip: int | None = None
     embeddings: tuple[EmbeddingChoice, ...] = ()
     addresses: Mapping[Path, str] = field(default_factory=dict)
@@ -88,6 +92,8 @@ class ExportRequest:
             words += ["--clip-skip", str(self.clip_skip)]
         for embedding in self.embeddings:
             words += ["--embedding", str(embedding)]
+        if self.link:
+            words += ["--link"]
         if self.allow_unused:
             words += ["--allow-unused"]
         for path, address in self.addresses.items():
@@ -102,9 +108,10 @@ class ExportRequest:
 
 @dataclass(frozen=True)
 class _Part:
-    """One component, planned: its graph, its weights, and its record."""
+    """One component, planned: its graph, also as bytes, its weights, and its record."""
 
     graph: ir.Model
+    data: bytes
     weights: MergedWeights
     record: BundleComponent
 
@@ -128,6 +135,8 @@ def export(request: ExportRequest, progress: Progress = silent) -> Bundle:
         adapters = load_adapters(request.adapters, adapted, allow_unused=request.allow_unused)
         parts = [_plan(c, profile, source, adapters, contents, progress)
                  for c in source.components]  # fmt: skip
+        if request.link:
+            parts = [_linked(part, request.output) for part in parts]
     bundle = _bundle(request, profile, source, adapters, contents.result())
     earlier = _earlier(request.output)
     todo = [p for p in parts if not _reusable(p.record, earlier, request.output)]
@@ -183,7 +192,7 @@ def _plan(
     weights = MergedWeights(
         component, source.model.file, contents.result(), table, places, adapters, appended
     )
-    data = ir.to_proto(graph).SerializeToString(deterministic=True)
+    data = _bytes(graph)
     digest, mine = _sha256(data), profile.interface(component, architecture)
     GraphRecord(digest, len(data), places).save(key, mine)
     record = BundleComponent(
@@ -198,7 +207,27 @@ def _plan(
         template_key=key,
         tensor_keys=weights.tensor_keys,
     )
-    return _Part(graph, weights, record)
+    return _Part(graph, data, weights, record)
+
+
+def _linked(part: _Part, folder: Path) -> _Part:
+    """The same component with a graph that reads the user's files where it can."""
+    links, files = plan_links(part.weights)
+    link_weights(part.graph, links)
+    data = _bytes(part.graph)
+    record = replace(
+        part.record,
+        graph_sha256=_sha256(data),
+        weights_bytes=file_size(own_places(part.graph)),
+        linked=linked_records(files, folder),
+        tensor_keys={},  # the file beside it holds a few of the tensors, at other places
+    )
+    return replace(part, data=data, record=record)
+
+
+def _bytes(graph: ir.Model) -> bytes:
+    data: bytes = ir.to_proto(graph).SerializeToString(deterministic=True)
+    return data
 
 
 def _sha256(data: bytes) -> str:
@@ -248,8 +277,7 @@ def _earlier(folder: Path) -> Mapping[str, BundleComponent]:
     return {
         name: record
         for name, record in records.items()
-        if (weights := folder / record.weights).is_file()
-        and weights.stat().st_size == record.weights_bytes
+        if size_of(folder / record.weights) == record.weights_bytes
     }
 
 
@@ -261,6 +289,7 @@ def _reusable(
         earlier.get(record.name) == record
         and graph.is_file()
         and sha256_of(graph) == record.graph_sha256
+        and all((graph.parent / name).is_file() for name in record.linked)
     )
 
 
@@ -270,16 +299,23 @@ def _write(
     """Write what `earlier`, the record of the files that lie there, does not vouch for."""
     stage = f"export {part.record.name}"
     progress(Event(stage, 0.0))
-    weights = folder / part.record.weights
+    weights, places = folder / part.record.weights, own_places(part.graph)
     changed = None
-    if earlier is not None and weights.stat().st_mtime_ns == earlier.weights_mtime_ns:
-        changed = part.weights.keep(earlier.tensor_keys, earlier.changes)
-    if changed != []:
-        write_weights(part.weights, weight_places(part.graph), weights, progress, stage, changed)
+    keys = {} if earlier is None else earlier.tensor_keys
+    if earlier is not None and keys and weights.stat().st_mtime_ns == earlier.weights_mtime_ns:
+        changed = part.weights.keep(keys, earlier.changes)
+    link_files(part.record.linked, weights.parent)
+    if not places:
+        weights.unlink(missing_ok=True)
+    elif changed != []:
+        write_weights(part.weights, places, weights, progress, stage, changed)
+    for name in earlier.linked if earlier is not None else ():
+        if name not in part.record.linked:
+            (weights.parent / name).unlink(missing_ok=True)
     with replacing(folder / part.record.graph) as work:
-        work.write_bytes(ir.to_proto(part.graph).SerializeToString(deterministic=True))
+        work.write_bytes(part.data)
     return replace(
         part.record,
         changes=part.weights.changes,
-        weights_mtime_ns=weights.stat().st_mtime_ns,
+        weights_mtime_ns=weights.stat().st_mtime_ns if places else 0,
     )

@@ -129,6 +129,11 @@ def require_space(folder: Path, needed: int, what: str) -> None:
         )
 
 
+def size_of(path: Path) -> int:
+    """Bytes of a file; 0 where there is none."""
+    return path.stat().st_size if path.is_file() else 0
+
+
 def sha256_of(path: Path) -> str:
     """SHA-256 of a file, remembered while its size and modification time stay the same."""
     return _remembered("sha256", path)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from converter.bundle import GRAPH_FILE, WEIGHTS_FILE, Bundle, BundleComponent
+from converter.bundle import GRAPH_FILE, Bundle, BundleComponent
 from converter.checkpoint import DTYPES
 from converter.cost import Cost
 from converter.errors import InputError
@@ -28,7 +28,7 @@ from converter.profiles import InterfaceProfile
 from converter.source import Source
 from converter.stream import file_size
 from converter.template import find_template
-from passes.weights import ALIGNMENT
+from passes.weights import ALIGNMENT, WEIGHTS_FILE
 
 BASE_MEMORY = 120e6
 """Bytes of the program itself while it exports."""

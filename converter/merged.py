@@ -10,7 +10,7 @@ import numpy as np
 from converter.adapters.adapter import Adapter
 from converter.adapters.merge import Changes, Merger
 from converter.cache import content_key
-from converter.checkpoint import Checkpoint
+from converter.checkpoint import DTYPES, Checkpoint
 from converter.errors import InputError
 from converter.families.rules import TensorRule
 from converter.weights import Array, TensorSpec
@@ -18,6 +18,9 @@ from passes.weights import TRANSPOSED, Place
 
 STREAM_FORMAT = "1"
 """Raise it whenever the same sources would give other bytes."""
+
+WIDENED = ("F32", "F16", "BF16")
+"""Stored dtypes that ONNX casts to float32 in every version of its operators."""
 
 BLOCK = 1 << 22
 """Elements that are cast at once: a large embedding never exists whole in float32."""
@@ -29,6 +32,16 @@ class AppendedRows:
 
     rows: Array
     contents: Sequence[str]
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """A tensor of the stream as a file holds it: where, in which dtype, which way round."""
+
+    file: Path
+    offset: int
+    dtype: str
+    transposed: bool
 
 
 class MergedWeights:
@@ -121,6 +134,30 @@ class MergedWeights:
         self._checkpoint.release(rule.source)
         if name in self._appended:
             yield self._appended[name].rows
+
+    def stored(self, name: str) -> StoredTensor | None:
+        """Where a file holds this very tensor; None for one that has to be computed.
+
+        Widening to float32 and transposing a matrix do not count as computing.
+        """
+        rule, place = self._rule(name), self._places[name]
+        info = self._checkpoint.tensors[rule.source]
+        index, count = rule.part
+        transposed = rule.transposed != name.endswith(TRANSPOSED)
+        computed = (
+            info.scale is not None
+            or len(info.terms) > 1
+            or info.strides is not None
+            or info.dtype not in WIDENED
+            or name in self._appended
+            or bool(self._merger.depends_on(rule.name))
+            or (transposed and len(place.shape) != 2)
+            or (rule.transposed and count > 1)  # its part is columns there
+        )
+        if computed:
+            return None
+        offset = info.begin + index * (info.end - info.begin) // count
+        return StoredTensor(info.file, offset, DTYPES[info.dtype].name, transposed)
 
     def _rule(self, name: str) -> TensorRule:
         return self._rules[name.removesuffix(TRANSPOSED)]

@@ -34,7 +34,7 @@ def write_weights(
     stage: str,
     changed: Sequence[str] | None = None,
 ) -> None:
-    """Write every tensor at its place; the file appears under its name when it is whole.
+    """Write every tensor that has a place; the file appears under its name when it is whole.
 
     `changed` names the only tensors in which the file that lies there is not right, if one does.
     All are written nevertheless where somebody else uses that file (see `converter.files.take`).
@@ -43,7 +43,7 @@ def write_weights(
         if changed is not None and take(path, work):
             names = changed
         else:
-            names = source.names()
+            names = [name for name in source.names() if name in places]
             work.touch()  # the taken one may have been moved back
         with work.open("r+b") as file:
             os.posix_fallocate(file.fileno(), 0, file_size(places))

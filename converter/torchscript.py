@@ -18,7 +18,8 @@ from converter.files import replacing, require_space
 from converter.modules import load_module, require_torch
 from converter.progress import Event, Progress, silent
 from converter.sizes import Size
-from passes.weights import read_graph, weights_of
+from passes.linked_weights import read_graph
+from passes.weights import weights_of
 
 if TYPE_CHECKING:
     from pathlib import Path

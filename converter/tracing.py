@@ -15,13 +15,12 @@ from typing import TYPE_CHECKING, Any
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from converter.bundle import WEIGHTS_FILE
 from converter.components import interface, size_multiple
 from converter.families.controlnet import is_controlnet
 from converter.modules import build_module
 from converter.sizes import Size
 from passes.fold_weight_layout import FoldWeightLayoutPass
-from passes.weights import hidden_weights, plan_offsets, unwritten, weights_of
+from passes.weights import WEIGHTS_FILE, hidden_weights, plan_offsets, unwritten, weights_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,12 +8,16 @@ whoever writes the file transposes while streaming, which costs nothing.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
 
+WEIGHTS_FILE = "model.onnx.data"
+"""The external file of a bundle's and an artifact's graph, beside it."""
+
 TRANSPOSED = ".T"
+STORED = ".stored"
+"""Ends the name of a weight as a file of somebody else's holds it (`passes.linked_weights`)."""
 
 ALIGNMENT = 4096
 """Offsets of weights in the external file are multiples of a memory page, as ONNX advises."""
@@ -27,11 +31,6 @@ class Place:
     dtype: str
     offset: int
     nbytes: int
-
-
-def read_graph(path: Path) -> ir.Model:
-    """Read an ONNX graph without touching its external data."""
-    return ir.load(path)
 
 
 def weights_of(model: ir.Model) -> dict[str, ir.Value]:
@@ -67,9 +66,14 @@ def unwritten(
 
 
 def plan_offsets(model: ir.Model) -> None:
-    """Give every weight, in its present shape, a place of its own in the external file."""
+    """Give every weight, in its present shape, a place of its own in the external file.
+
+    Linked ones stay where they are.
+    """
     offset = 0
     for name, value in weights_of(model).items():
+        if name.endswith(STORED):
+            continue
         tensor = value.const_value
         assert isinstance(tensor, ir.ExternalTensor)
         assert value.shape is not None and value.dtype is not None

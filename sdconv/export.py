@@ -43,6 +43,7 @@ def export(
     components: model_options.Components = None,
     prediction: model_options.Prediction = None,
     zero_terminal_snr: model_options.ZeroTerminalSnr = False,
+    link: model_options.Link = False,
     clip_skip: model_options.ClipSkip = None,
     embedding: model_options.Embedding = None,
     allow_unused: Annotated[
@@ -92,6 +93,7 @@ def export(
             controlnet_base=None if controlnet_merge is None else fetched(controlnet_merge),
             prediction=prediction,
             zero_terminal_snr=zero_terminal_snr,
+            link=link,
             clip_skip=clip_skip,
             embeddings=tuple(EmbeddingChoice.parse(e, fetched_file) for e in embedding or ()),
         )
@@ -110,9 +112,10 @@ def _report(bundle: Bundle) -> None:
 
     for component in bundle.components.values():
         size = component.weights_bytes / 1e6
+        linked = "".join(f", linked to {record['path']}" for record in component.linked.values())
         out.print(
             f"{bundle.folder / component.graph}: {component.parameters / 1e6:.1f} M parameters, "
-            f"{size:.0f} MB",
+            f"{size:.0f} MB{linked}",
             highlight=False,
             soft_wrap=True,
         )

@@ -87,4 +87,10 @@ Batch = Annotated[
 Profile = Annotated[
     str, typer.Option(help="Whose ports: sd-lcm-tpu (Sophgo hosts) or diffusers (ONNX).")
 ]
+Link = Annotated[
+    bool,
+    typer.Option(
+        "--link", help="Let the graphs read the given files themselves, and copy no weights."
+    ),
+]
 Components = Annotated[str | None, typer.Option(help="Export only these, comma-separated.")]

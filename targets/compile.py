@@ -15,6 +15,7 @@ from converter.progress import Event, Progress, silent
 from converter.sizes import Size, check_size
 from targets.base import EFFORTS, Artifact, CompileJob, Skeleton, Target
 from targets.manifest import MANIFEST_FILE, Manifest
+from targets.one_file import in_one_file
 from targets.registry import get_target
 
 
@@ -75,7 +76,8 @@ def compile_bundle(request: CompileRequest, progress: Progress = silent) -> Mani
     _say_profile(bundle, target, progress)
     artifacts: list[Artifact] = []
     for component, component_jobs in jobs.items():
-        weights = bundle.weights(component)
+        graph = component_jobs[0].graph
+        weights = in_one_file(component, bundle.weights(component), graph, progress)
         skeletons: list[Skeleton] = [
             target.compile(job, weights, progress) for job in component_jobs
         ]

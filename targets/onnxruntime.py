@@ -18,7 +18,7 @@ from converter.files import link_or_copy, sha256_of
 from converter.progress import Event, Progress
 from converter.weights import Array, WeightSource
 from passes import pipelines
-from passes.weights import read_graph
+from passes.linked_weights import read_graph
 from targets.base import (
     Artifact,
     CompileJob,

@@ -73,7 +73,7 @@ def _build(job: CompileJob, folder: Path) -> None:
     import onnx_ir as ir
 
     from passes import pipelines
-    from passes.weights import read_graph
+    from passes.linked_weights import read_graph
 
     shapes = dict(job.input_shapes)
     model = pipelines.sophgo(shapes).run(read_graph(job.graph)).model

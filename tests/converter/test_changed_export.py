@@ -20,7 +20,8 @@ from converter.errors import InputError
 from converter.export import ExportRequest, export
 from examples.random_checkpoint import write_checkpoint, write_lora
 from examples.small_models import SMALL
-from passes.weights import read_graph, weight_places
+from passes.linked_weights import read_graph
+from passes.weights import weight_places
 from tests.conftest import SmallModel
 
 ADAPTED = ("text_encoder", "unet")

@@ -15,8 +15,9 @@ from converter.template import load_template
 from converter.weights import Array
 from passes import pipelines
 from passes.base import PassReport
+from passes.linked_weights import read_graph
 from passes.pipelines import Pipeline
-from passes.weights import Place, read_graph, weight_places
+from passes.weights import Place, weight_places
 from tests.passes.graphs import assert_equal, names, operators, parse, random_inputs, run, to_bytes
 
 KEYS = """

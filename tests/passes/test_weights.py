@@ -5,7 +5,8 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from passes.weights import Place, hidden_weights, read_graph, weight_places, weights_of
+from passes.linked_weights import read_graph
+from passes.weights import Place, hidden_weights, weight_places, weights_of
 from tests.passes.graphs import names, parse, to_bytes
 
 LAYER = """
