@@ -1,7 +1,7 @@
 """Compile a bundle: every component at every size becomes an artifact of one target."""
 
 import importlib.metadata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -85,6 +85,7 @@ def compile_bundle(request: CompileRequest, progress: Progress = silent) -> Mani
         progress(Event(stage, 0.0))
         artifacts += target.bind(skeletons, weights, request.output)
         progress(Event(stage, 1.0))
+    _check_unchanged(bundle, jobs)
     manifest = _manifest(request, bundle, target, artifacts, before)
     manifest.save()
     return manifest
@@ -140,6 +141,17 @@ def _component_jobs(
             batch=batch,
             precision=precision,
             effort=request.effort,
+        )
+
+
+def _check_unchanged(bundle: Bundle, components: Iterable[str]) -> None:
+    """Raise InputError when the bundle was exported again while it was compiled."""
+    now = Bundle.load(bundle.folder).components
+    changed = [name for name in components if now.get(name) != bundle.components[name]]
+    if changed:
+        raise InputError(
+            f"{bundle.folder}: exported again while its {' and '.join(changed)} was compiled: run "
+            "the same compile again"
         )
 
 

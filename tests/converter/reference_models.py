@@ -61,6 +61,7 @@ UNETS: dict[str, dict[str, Any]] = {
     "sd15": _SD15,
     "sd15-inpaint": {**_SD15, "in_channels": 9},
     "sd15-pix2pix": {**_SD15, "in_channels": 8},
+    "sd15-lcm": {**_SD15, "time_cond_proj_dim": 256},
     "bk-sdm-base": _BK_SDM,
     "bk-sdm-small": {**_BK_SDM, "mid_block_type": None},
     "bk-sdm-tiny": _BK_SDM_TINY,
@@ -70,6 +71,7 @@ UNETS: dict[str, dict[str, Any]] = {
     "sdxl": _SDXL,
     "sdxl-inpaint": {**_SDXL, "in_channels": 9},
     "sdxl-pix2pix": {**_SDXL, "in_channels": 8},
+    "sdxl-lcm": {**_SDXL, "time_cond_proj_dim": 256},
     "sdxl-refiner": {
         **_SDXL,
         "block_out_channels": (64, 64, 128, 128),

@@ -33,10 +33,7 @@ BIG_G = {"sdxl": "conditioner.embedders.1.model.", "sdxl-refiner": "conditioner.
 
 
 MAIN = ("sd15", "sd2", "sdxl", "sdxl-refiner")
-RUN = (
-    *MAIN, "sd15-inpaint", "sd2-inpaint", "sdxl-pix2pix",
-    "segmind-vega", "koala-700m", "bk-sdm-tiny-lcm",
-)  # fmt: skip
+RUN = tuple(references.UNETS)
 
 
 class Model:

@@ -2,19 +2,27 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from converter.bundle import Bundle
+from converter.errors import InputError
+from converter.export import ExportRequest, export
 from converter.interface import Interface
 from converter.modules import load_module
 from converter.sizes import Size
 from converter.weights import Array
+from examples.random_checkpoint import write_checkpoint
+from examples.small_models import SMALL
+from targets.base import Artifact
 from targets.compile import CompileRequest, compile_bundle
 from targets.manifest import Manifest
+from targets.onnxruntime import OnnxRuntimeTarget
 from targets.registry import get_target
+from tests.conftest import SmallModel
 
 # Two runs of float32 arithmetic in different orders, on values near one.
 TOLERANCE = 2e-5
@@ -97,6 +105,27 @@ def test_other_weights_need_no_compilation(
 
     decoder(small_bundle, "a")
     assert decoder(small_bundle, "b")
+
+
+def test_a_bundle_that_is_exported_meanwhile_is_noticed(
+    small_model: SmallModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = ExportRequest(small_model.checkpoint, tmp_path / "in", components=("vae_decoder",))
+    bundle = export(request)
+    bind = OnnxRuntimeTarget.bind
+
+    def exporting(self: OnnxRuntimeTarget, *arguments: Any) -> list[Artifact]:
+        write_checkpoint(small_model.checkpoint.with_name("other"), SMALL, seed=3)
+        export(replace(request, checkpoint=small_model.checkpoint.with_name("other")))
+        return bind(self, *arguments)
+
+    monkeypatch.setattr(OnnxRuntimeTarget, "bind", exporting)
+    compiling = CompileRequest(bundle.folder, "onnxruntime", (Size(64, 64),), tmp_path / "out")
+    with pytest.raises(InputError, match="exported again while its vae_decoder was compiled"):
+        compile_bundle(compiling)
+    assert not (tmp_path / "out" / "manifest.json").exists()
+    monkeypatch.undo()
+    assert compile_bundle(compiling).artifacts
 
 
 def test_another_target_stays_in_the_manifest(small_bundle: Bundle, tmp_path: Path) -> None:
