@@ -11,8 +11,9 @@ export SDCONV_HOME := $(CURDIR)/$(VENV)/sdconv-home
 demo: $(VENV)/installed
 	$(BIN)/python -m examples.demo demo
 
+# Two files at a time, one thread each: torch's own threads would only wait for each other.
 test: lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --durations=20
 
 lint: $(VENV)/installed
 	$(BIN)/ruff format --check .
