@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import onnx_ir as ir
 
@@ -37,7 +38,7 @@ from converter.stream import file_size, write_weights
 from converter.template import load_template
 from passes import pipelines
 from passes.linked_weights import link_weights, own_places
-from passes.weights import WEIGHTS_FILE, weight_places
+from passes.weights import WEIGHTS_FILE, Place, weight_places
 
 
 @dataclass(frozen=True)
@@ -108,10 +109,10 @@ class ExportRequest:
 
 @dataclass(frozen=True)
 class _Part:
-    """One component, planned: its graph, also as bytes, its weights, and its record."""
+    """One component, planned: its graph as bytes, places in its own file, weights, record."""
 
-    graph: ir.Model
-    data: bytes
+    graph: bytes
+    places: Mapping[str, Place]
     weights: MergedWeights
     record: BundleComponent
 
@@ -133,10 +134,9 @@ def export(request: ExportRequest, progress: Progress = silent) -> Bundle:
         contents = pool.submit(source.contents)
         adapted = AdaptedModel.of(source.architecture.family, source.tables, source.components)
         adapters = load_adapters(request.adapters, adapted, allow_unused=request.allow_unused)
-        parts = [_plan(c, profile, source, adapters, contents, progress)
+        link_into = request.output if request.link else None
+        parts = [_plan(c, profile, source, adapters, contents, link_into, progress)
                  for c in source.components]  # fmt: skip
-        if request.link:
-            parts = [_linked(part, request.output) for part in parts]
     bundle = _bundle(request, profile, source, adapters, contents.result())
     earlier = _earlier(request.output)
     todo = [p for p in parts if not _reusable(p.record, earlier, request.output)]
@@ -178,6 +178,7 @@ def _plan(
     source: Source,
     adapters: Sequence[Adapter],
     contents: Future[Mapping[Path, str]],
+    link_into: Path | None,
     progress: Progress,
 ) -> _Part:
     architecture = source.architecture
@@ -192,37 +193,31 @@ def _plan(
     weights = MergedWeights(
         component, source.model.file, contents.result(), table, places, adapters, appended
     )
-    data = _bytes(graph)
-    digest, mine = _sha256(data), profile.interface(component, architecture)
-    GraphRecord(digest, len(data), places).save(key, mine)
+    mine = profile.interface(component, architecture)
+    linked: dict[str, dict[str, Any]] = {}
+    if link_into is None:
+        data, own, keys = _bytes(graph), places, weights.tensor_keys
+        GraphRecord(_sha256(data), len(data), places).save(key, mine)
+    else:
+        links, files = plan_links(weights)
+        linked = linked_records(files, link_into)
+        link_weights(graph, links)
+        data, own = _bytes(graph), own_places(graph)
+        keys = {}  # the file beside it holds a few of the tensors, at other places
     record = BundleComponent(
         name=component,
         graph=f"{component}/{GRAPH_FILE}",
         weights=f"{component}/{WEIGHTS_FILE}",
         interface=mine,
-        graph_sha256=digest,
+        graph_sha256=_sha256(data),
         weights_key=weights.key,
-        weights_bytes=file_size(places),
+        weights_bytes=file_size(own),
         parameters=sum(place.nbytes // 4 for place in places.values()),
         template_key=key,
-        tensor_keys=weights.tensor_keys,
+        linked=linked,
+        tensor_keys=keys,
     )
-    return _Part(graph, data, weights, record)
-
-
-def _linked(part: _Part, folder: Path) -> _Part:
-    """The same component with a graph that reads the user's files where it can."""
-    links, files = plan_links(part.weights)
-    link_weights(part.graph, links)
-    data = _bytes(part.graph)
-    record = replace(
-        part.record,
-        graph_sha256=_sha256(data),
-        weights_bytes=file_size(own_places(part.graph)),
-        linked=linked_records(files, folder),
-        tensor_keys={},  # the file beside it holds a few of the tensors, at other places
-    )
-    return replace(part, data=data, record=record)
+    return _Part(data, own, weights, record)
 
 
 def _bytes(graph: ir.Model) -> bytes:
@@ -299,7 +294,7 @@ def _write(
     """Write what `earlier`, the record of the files that lie there, does not vouch for."""
     stage = f"export {part.record.name}"
     progress(Event(stage, 0.0))
-    weights, places = folder / part.record.weights, own_places(part.graph)
+    weights, places = folder / part.record.weights, part.places
     changed = None
     keys = {} if earlier is None else earlier.tensor_keys
     if earlier is not None and keys and weights.stat().st_mtime_ns == earlier.weights_mtime_ns:
@@ -313,7 +308,7 @@ def _write(
         if name not in part.record.linked:
             (weights.parent / name).unlink(missing_ok=True)
     with replacing(folder / part.record.graph) as work:
-        work.write_bytes(part.data)
+        work.write_bytes(part.graph)
     return replace(
         part.record,
         changes=part.weights.changes,
