@@ -136,8 +136,12 @@ class Architecture:
     @property
     def parts(self) -> dict[str, Part]:
         """The parts that there are, by name."""
-        single = {"unet": self.unet, "text_encoder": self.text_encoder, "vae": self.vae}
-        single["text_encoder_2"] = self.text_encoder_2
+        single: dict[str, Part | None] = {
+            "unet": self.unet,
+            "text_encoder": self.text_encoder,
+            "vae": self.vae,
+            "text_encoder_2": self.text_encoder_2,
+        }
         nets = {controlnet_name(i): net for i, net in enumerate(self.controlnets)}
         return {**{name: part for name, part in single.items() if part is not None}, **nets}
 

@@ -10,7 +10,7 @@ that made it, versions, and where there are any, embeddings with their token ids
 """
 
 import mmap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -183,7 +183,9 @@ class BundleWeights:
         self._links = unlink_weights(model)
         self._places = weight_places(model)
         self._maps: dict[str, mmap.mmap] = {}
-        self.file = None if self._links else (folder / component.weights).absolute()
+        self.file: Path | None = None  # that of linked ones is made at need
+        if not self._links:
+            self.file = (folder / component.weights).absolute()
 
     def names(self) -> Sequence[str]:
         """Every tensor's name."""
@@ -204,6 +206,10 @@ class BundleWeights:
         stored = self._view(link.location, link.dtype, link.offset, shape)
         turned = stored.T if link.transposed else stored
         return np.ascontiguousarray(turned).astype(place.dtype, copy=False)
+
+    def blocks(self, name: str) -> Iterator[Array]:
+        """The whole tensor at once."""
+        yield self.read(name)
 
     def _view(self, file: str, dtype: str, offset: int, shape: Sequence[int]) -> Array:
         if file not in self._maps:

@@ -7,25 +7,23 @@ the file gets a second name there, a hard link: whoever moves or deletes the fir
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from converter.errors import InputError
 from converter.files import existing_parent, replacing
-from converter.merged import MergedWeights, StoredTensor
+from converter.merged import MergedWeights
 from passes.linked_weights import Link
 
 
 def plan_links(weights: MergedWeights) -> tuple[Mapping[str, Link], Sequence[Path]]:
     """Choose the tensors that can be linked, and the files that they lie in."""
-    stored = {n: place for n in weights.names() if (place := weights.stored(n)) is not None}
-    files = list(dict.fromkeys(place.file for place in stored.values()))
+    found = {name: link for name in weights.names() if (link := weights.link(name)) is not None}
+    files = list(dict.fromkeys(file for file, _ in found.values()))
     names = {file: link_name(index, file) for index, file in enumerate(files)}
-    return {name: _link(place, names[place.file]) for name, place in stored.items()}, files
-
-
-def _link(place: StoredTensor, location: str) -> Link:
-    return Link(location, place.offset, place.dtype, place.transposed)
+    links = {name: replace(link, location=names[file]) for name, (file, link) in found.items()}
+    return links, files
 
 
 def link_name(index: int, file: Path) -> str:

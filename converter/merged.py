@@ -14,6 +14,7 @@ from converter.checkpoint import DTYPES, Checkpoint
 from converter.errors import InputError
 from converter.families.rules import TensorRule
 from converter.weights import Array, TensorSpec
+from passes.linked_weights import Link
 from passes.weights import TRANSPOSED, Place
 
 STREAM_FORMAT = "1"
@@ -32,16 +33,6 @@ class AppendedRows:
 
     rows: Array
     contents: Sequence[str]
-
-
-@dataclass(frozen=True)
-class StoredTensor:
-    """A tensor of the stream as a file holds it: where, in which dtype, which way round."""
-
-    file: Path
-    offset: int
-    dtype: str
-    transposed: bool
 
 
 class MergedWeights:
@@ -135,8 +126,8 @@ class MergedWeights:
         if name in self._appended:
             yield self._appended[name].rows
 
-    def stored(self, name: str) -> StoredTensor | None:
-        """Where a file holds this very tensor; None for one that has to be computed.
+    def link(self, name: str) -> tuple[Path, Link] | None:
+        """The file that holds this very tensor, and where; None for one that must be computed.
 
         Widening to float32 and transposing a matrix do not count as computing.
         """
@@ -157,7 +148,8 @@ class MergedWeights:
         if computed:
             return None
         offset = info.begin + index * (info.end - info.begin) // count
-        return StoredTensor(info.file, offset, DTYPES[info.dtype].name, transposed)
+        link = Link(info.file.name, offset, DTYPES[info.dtype].name, transposed)
+        return info.file, link
 
     def _rule(self, name: str) -> TensorRule:
         return self._rules[name.removesuffix(TRANSPOSED)]

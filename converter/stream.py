@@ -6,19 +6,30 @@ next one finds no file there and writes it whole.
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
 from converter.files import replacing, take
-from converter.merged import MergedWeights
 from converter.progress import Event, Progress
+from converter.weights import Array
 from passes.weights import Place
 
 WORKERS = 2
 """Tensors in flight: one is read and cast while the other is written."""
+
+
+class TensorStream(Protocol):
+    """Tensors that come a few rows at a time; whole ones need not exist in memory."""
+
+    def names(self) -> Sequence[str]:
+        """Every tensor's name, in the order in which reading is fastest."""
+
+    def blocks(self, name: str) -> Iterator[Array]:
+        """The tensor's rows, a few at a time."""
 
 
 def file_size(places: Mapping[str, Place]) -> int:
@@ -27,7 +38,7 @@ def file_size(places: Mapping[str, Place]) -> int:
 
 
 def write_weights(
-    source: MergedWeights,
+    source: TensorStream,
     places: Mapping[str, Place],
     path: Path,
     progress: Progress,
@@ -51,7 +62,7 @@ def write_weights(
 
 
 def _write_tensors(
-    source: MergedWeights,
+    source: TensorStream,
     places: Mapping[str, Place],
     names: Sequence[str],
     handle: int,

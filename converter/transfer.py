@@ -8,12 +8,10 @@ marked by a tensor named ``difference``.
 
 from collections.abc import Mapping
 from dataclasses import replace
-from itertools import count, takewhile
 
-from converter.architecture import controlnet_name
 from converter.checkpoint import Checkpoint, TensorInfo
 from converter.errors import InputError
-from converter.families.controlnet import DIFFERENCE, EXITS, home
+from converter.families.controlnet import DIFFERENCE, EXITS, controlnets_in, home
 from converter.families.unet import UNET_PREFIX
 
 
@@ -24,9 +22,7 @@ def transfer_controlnets(model: Checkpoint, base: Checkpoint | None) -> Checkpoi
     differences. Raises InputError where a UNet that this takes is missing or does not fit.
     """
     tensors = dict(model.tensors)
-    homes = list(
-        takewhile(lambda h: _below(tensors, h), (home(controlnet_name(i)) for i in count()))
-    )
+    homes = [home(name) for name in controlnets_in(tensors)]
     if base is not None and not homes:
         raise InputError(
             f"--controlnet-merge {base.path}: there is no ControlNet to carry over: name one with "

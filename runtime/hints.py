@@ -4,7 +4,6 @@ On the command line: ``[COMPONENT=]FILE[:SCALE]``, as in ``edges.png``, ``edges.
 ``controlnet_2=depth.png``.
 """
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from converter.architecture import CONTROLNET
 from converter.errors import InputError
 from converter.families.controlnet import is_controlnet
 from converter.files import blake3_of
+from converter.parsing import finite_number
 from converter.sizes import Size
 from converter.weights import Array
 
@@ -47,11 +47,8 @@ class HintFile:
         file, colon, scale = rest.rpartition(":")
         if not colon or Path(rest).exists():
             file, scale = rest, "1"
-        try:
-            value = float(scale)
-        except ValueError:
-            value = math.nan
-        if not math.isfinite(value):
+        value = finite_number(scale)
+        if value is None:
             raise InputError(
                 f"hint {text!r}: {scale!r} is no number: write FILE.png:0.8, or "
                 "controlnet_2=FILE.png:0.8"

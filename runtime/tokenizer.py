@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from converter.architecture import CLIP_VOCABULARY
+from converter.embeddings.choice import MARKS
 from converter.modules import require_torch
 from converter.weights import Array
 
@@ -27,7 +28,7 @@ MERGES = 48894
 """Merges that CLIP uses of the file's many; with 2 x 256 bytes and 2 marks: 49,408 tokens."""
 LENGTH = 77
 START_TOKEN, END_TOKEN = CLIP_VOCABULARY - 2, CLIP_VOCABULARY - 1
-START, END = "<|startoftext|>", "<|endoftext|>"
+START, END = MARKS
 
 Words = Mapping[str, Sequence[int]]
 """Names that prompts may hold besides CLIP's words -> the token ids that stand for them."""

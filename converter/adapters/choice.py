@@ -4,13 +4,13 @@ The most specific scale holds: that of a block of the UNet, else that of the UNe
 encoders, else the one for all. Blocks are named ``down.N``, ``mid`` and ``up.N`` after the UNet's.
 """
 
-import math
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from converter.errors import InputError
+from converter.parsing import finite_number
 
 BLOCK = re.compile(r"(down|up|mid)_blocks?(?:\.(\d+))?\.")
 
@@ -87,11 +87,8 @@ def _named(text: str, item: str) -> tuple[str, float]:
 
 
 def _number(text: str, word: str) -> float:
-    try:
-        value = float(word)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
+    value = finite_number(word)
+    if value is None:
         raise InputError(
             f"LoRA {text!r}: {word!r} is no number: write FILE.safetensors:0.8, "
             "or FILE.safetensors:0.8,unet=1,text=0.5,down.1=0.3"

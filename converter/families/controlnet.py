@@ -6,6 +6,7 @@ the components ``controlnet``, ``controlnet_2`` and so on, in the order in which
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from itertools import count, takewhile
 
 from converter.architecture import CONTROLNET, UNetArchitecture, controlnet_name
 from converter.checkpoint import TensorInfo
@@ -43,6 +44,15 @@ def home(component: str) -> str:
     return f"{component}."
 
 
+def controlnets_in(tensors: Tensors) -> list[str]:
+    """The ControlNets that stand among these tensors."""
+
+    def is_there(name: str) -> bool:
+        return any(tensor.startswith(home(name)) for tensor in tensors)
+
+    return list(takewhile(is_there, map(controlnet_name, count())))
+
+
 def as_unet(tensors: Tensors, component: str) -> dict[str, TensorInfo]:
     """The tensors of one ControlNet, named as those of a UNet."""
     mine = home(component)
@@ -57,12 +67,10 @@ def infer_controlnets(
     tensors: Tensors, attention_heads: int | None, time_ids: int
 ) -> Iterator[UNetArchitecture]:
     """Read the hyper-parameters of every ControlNet; the arguments are those of `infer_unet`."""
-    index = 0
-    while mine := as_unet(tensors, controlnet_name(index)):
-        found = infer_unet(mine, attention_heads, time_ids)
+    for name in controlnets_in(tensors):
+        found = infer_unet(as_unet(tensors, name), attention_heads, time_ids)
         if found is not None:
             yield copied_part(found)
-        index += 1
 
 
 def copied_part(unet: UNetArchitecture) -> UNetArchitecture:

@@ -150,10 +150,10 @@ def find_part(tensors: Mapping[str, TensorInfo], part: str) -> Part | None:
 
 def require_part(checkpoint: Checkpoint, part: str) -> Part:
     """Find `part` in a file given for it; raises InputError when it holds something else."""
-    found = find_part(checkpoint.tensors, part)
     for marker, what in REFUSED.items() if is_controlnet(part) else ():
         if any(name.startswith(marker) for name in checkpoint.tensors):
             raise InputError(f"{checkpoint.path}: {what}: use a ControlNet of its own")
+    found = find_part(checkpoint.tensors, part)
     if found is None:
         first = next(iter(checkpoint.tensors), "none")
         raise InputError(
