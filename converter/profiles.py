@@ -1,13 +1,14 @@
 """Interface profiles: which consumer an artifact must run in unchanged, as data."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from converter.architecture import CONTROLNET, Architecture
-from converter.components import interface
+from converter.components import interface, size_multiple
 from converter.errors import InputError
 from converter.families.controlnet import kind_of
 from converter.interface import Interface, Port
+from converter.sizes import Size, check_size
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,13 @@ class InterfaceProfile:
     def residual_ports(self, architecture: Architecture) -> bool:
         """Whether the UNet has the ports that a ControlNet's outputs go to."""
         return self.always_residual_ports or bool(architecture.controlnets)
+
+    def check_sizes(self, architecture: Architecture, sizes: Iterable[Size]) -> None:
+        """Raise InputError for a picture size that the model cannot take behind these ports."""
+        ports = self.residual_ports(architecture)
+        multiple = size_multiple(architecture, residual_ports=ports)
+        for size in sizes:
+            check_size(size, multiple)
 
     def interface(self, component: str, architecture: Architecture) -> Interface:
         """The component's ports as this consumer binds them."""

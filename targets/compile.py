@@ -7,12 +7,11 @@ from pathlib import Path
 
 from converter.architecture import Architecture
 from converter.bundle import Bundle, BundleComponent
-from converter.components import size_multiple
 from converter.errors import InputError
 from converter.families.controlnet import is_controlnet
 from converter.profiles import get_profile
 from converter.progress import Event, Progress, silent
-from converter.sizes import Size, check_size
+from converter.sizes import Size
 from targets.base import EFFORTS, Artifact, CompileJob, Skeleton, Target
 from targets.manifest import MANIFEST_FILE, Manifest
 from targets.one_file import in_one_file
@@ -108,10 +107,7 @@ def jobs_of(request: CompileRequest, bundle: Bundle, target: Target) -> dict[str
     if request.effort not in EFFORTS:
         raise InputError(f"unknown effort {request.effort!r}: choose one of {', '.join(EFFORTS)}")
     architecture = Architecture.from_json(bundle.architecture)
-    ports = get_profile(bundle.profile).residual_ports(architecture)
-    multiple = size_multiple(architecture, residual_ports=ports)
-    for size in request.sizes:
-        check_size(size, multiple)
+    get_profile(bundle.profile).check_sizes(architecture, request.sizes)
     batch = bundle.batch if request.batch is None else request.batch
     if batch < 1:
         raise InputError(f"batch {batch}: it must be at least 1")

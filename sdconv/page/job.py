@@ -8,14 +8,13 @@ from functools import partial
 from pathlib import Path
 
 from converter.adapters.choice import AdapterChoice
-from converter.components import size_multiple
 from converter.errors import InputError
 from converter.export import ExportRequest, export
 from converter.files import replacing, require_space
 from converter.inspection import inspect
 from converter.profiles import get_profile
 from converter.progress import Event
-from converter.sizes import Size, check_size, parse_sizes
+from converter.sizes import Size, parse_sizes
 from sdconv.page.workspace import Workspace
 from targets.compile import CompileRequest, compile_bundle, parse_precisions
 from targets.manifest import MANIFEST_FILE, Manifest
@@ -134,9 +133,7 @@ def _checked_sizes(form: Form, checkpoint: Path) -> tuple[Size, ...]:
     sizes = parse_sizes(form.sizes)
     architecture = inspect(checkpoint).architecture
     if architecture is not None:  # what is no checkpoint of a known family, `export` explains
-        ports = get_profile(form.profile).residual_ports(architecture)
-        for size in sizes:
-            check_size(size, size_multiple(architecture, residual_ports=ports))
+        get_profile(form.profile).check_sizes(architecture, sizes)
     return sizes
 
 
