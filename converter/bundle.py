@@ -178,6 +178,7 @@ class BundleWeights:
         graph = folder / component.graph
         model = ir.load(graph)
         self.key = component.weights_key
+        self.tensor_keys = component.tensor_keys
         self._folder, self._file = graph.parent, WEIGHTS_FILE
         self._own = own_places(model)
         self._links = unlink_weights(model)

@@ -10,11 +10,13 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from converter.files import orphans
+from converter.errors import InputError
+from converter.files import orphans, read_json
 from converter.folders import cache_folder
 
 
@@ -32,6 +34,47 @@ class Made:
     key: str
     reused: bool
     why: str
+
+
+ENTRY_FILE = "inputs.json"
+
+SKELETONS = "skeletons"
+"""The kind of entry that targets compile."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What an entry says it is, and what it was made from."""
+
+    path: Path
+    label: str
+    inputs: Mapping[str, str]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes on disk."""
+        return sum(file.stat().st_size for file in self.path.iterdir())
+
+
+def read_entry(folder: Path) -> Entry:
+    """Describe one entry; raises InputError when its name is not what it was made from."""
+    record = read_json(folder / ENTRY_FILE, "the description of a cache entry")
+    try:
+        entry = Entry(folder, str(record["label"]), {**record["inputs"]})
+    except (KeyError, TypeError) as e:
+        raise InputError(f"{folder / ENTRY_FILE}: damaged: it has no {e}") from e
+    if content_key(entry.inputs)[:32] != folder.name:
+        raise InputError(f"{folder}: damaged: its name is not the hash of what it was made from")
+    return entry
+
+
+def place(work: Path, final: Path) -> None:
+    """Give a finished entry its name, unless another run finished the same entry first."""
+    try:
+        work.rename(final)
+    except OSError:
+        if not final.is_dir():
+            raise
 
 
 class Cache:
@@ -56,31 +99,37 @@ class Cache:
         if final.is_dir():
             return Made(final, key, reused=True, why=f"same {', '.join(inputs)} as before")
         why = self._what_changed(label, inputs)
+        with self.scratch() as work:
+            build(work)
+            record = {"label": label, "inputs": dict(inputs)}
+            (work / ENTRY_FILE).write_text(json.dumps(record, indent=1))
+            place(work, final)
+        return Made(final, key, reused=False, why=why)
+
+    @contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """A folder beside the entries, in which new ones can be made; removed afterwards."""
         self.folder.mkdir(parents=True, exist_ok=True)
         for orphan in orphans(self.folder, "."):
             shutil.rmtree(orphan, ignore_errors=True)
         prefix = f".{os.getpid()}."
         work = Path(tempfile.mkdtemp(prefix=prefix, suffix=".partial", dir=self.folder))
         try:
-            build(work)
-            record = {"label": label, "inputs": dict(inputs)}
-            (work / "inputs.json").write_text(json.dumps(record, indent=1))
-            try:
-                work.rename(final)
-            except OSError:
-                if not final.is_dir():  # another run finished the same entry first
-                    raise
+            yield work
         finally:
             shutil.rmtree(work, ignore_errors=True)
-        return Made(final, key, reused=False, why=why)
+
+    def entries(self) -> "list[Entry]":
+        """All there are, by label."""
+        found = [read_entry(path.parent) for path in self.folder.glob(f"*/{ENTRY_FILE}")]
+        return sorted(found, key=lambda entry: (entry.label, entry.path.name))
 
     def _what_changed(self, label: str, inputs: Mapping[str, str]) -> str:
         closest: list[str] | None = None
-        for record_path in self.folder.glob("*/inputs.json"):
-            record = json.loads(record_path.read_text())
-            if record["label"] != label:
+        for entry in self.entries():
+            if entry.label != label:
                 continue
-            old = record["inputs"]
+            old = entry.inputs
             changed = [n for n in {**old, **inputs} if old.get(n) != inputs.get(n)]
             if closest is None or len(changed) < len(closest):
                 closest = changed

@@ -1,6 +1,6 @@
 """The contract between weights and everything that uses them: name -> tensor, one at a time."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -37,6 +37,10 @@ class WeightSource(Protocol):
     @property
     def file(self) -> Path | None:
         """A file holding every tensor at the graph's own offsets, where there is one."""
+
+    @property
+    def tensor_keys(self) -> Mapping[str, str]:
+        """`key` tensor by tensor, where that is known; empty where it is not."""
 
     def names(self) -> Sequence[str]:
         """Every tensor's name."""

@@ -13,6 +13,7 @@ from sdconv.export import export
 from sdconv.generate import generate
 from sdconv.inspect import inspect
 from sdconv.original_flags import translate
+from sdconv.skeleton import app as skeleton_app
 from sdconv.targets import targets
 from sdconv.toolchain import app as toolchain_app
 from sdconv.ui import ui
@@ -35,6 +36,7 @@ app.command("validate")(validate)
 app.command("generate")(generate)
 app.command("targets")(targets)
 app.command("ui")(ui)
+app.add_typer(skeleton_app, name="skeleton")
 app.add_typer(toolchain_app, name="toolchain")
 
 

@@ -91,7 +91,7 @@ class Artifact:
 
     `path` and `files` (everything needed beside it) are relative to the artifacts' folder.
     `how` is "bound" or "compiled with weights"; `key` is the content hash of what it was made
-    from, `weights_key` that of its weights, `sha256` that of the file at `path`.
+    from, `weights_key` that of its weights, `blake3` that of the file at `path`.
     """
 
     component: str
@@ -102,7 +102,7 @@ class Artifact:
     precision: str
     path: str
     files: tuple[str, ...]
-    sha256: str
+    blake3: str
     key: str
     weights_key: str
     reused: bool
@@ -146,8 +146,8 @@ class Target(ABC):
     """Supported precisions: f32, f16, bf16."""
     expected_profile: str | None = None
     """The interface profile of the hosts that run these artifacts, where there is one."""
-    needs_weights_to_compile: bool
-    """Whether a skeleton serves one set of weights only (the vendor's compiler wants values)."""
+    needs_weights_file: bool = False
+    """Whether `bind` wants all weights in one file, at the offsets of the graph."""
 
     @abstractmethod
     def default_precision(self, component: str) -> str:
@@ -160,13 +160,17 @@ class Target(ABC):
     def compile(self, job: CompileJob, weights: WeightSource, progress: Progress) -> Skeleton:
         """Compile one job, or find its skeleton in the cache.
 
-        `weights` gives shapes and names; values are read only where `needs_weights_to_compile`.
+        The values of `weights` are read only where a network can take no others afterwards.
         Raises ToolchainError when the vendor's compiler fails.
         """
 
     @abstractmethod
     def bind(
-        self, skeletons: Sequence[Skeleton], weights: WeightSource, folder: Path
+        self,
+        skeletons: Sequence[Skeleton],
+        weights: WeightSource,
+        folder: Path,
+        progress: Progress,
     ) -> list[Artifact]:
         """Write one component's artifacts, one per skeleton (they may share a file).
 
@@ -178,8 +182,8 @@ class Target(ABC):
         """Load an artifact so that it can be run on this machine."""
 
     @abstractmethod
-    def is_compiled(self, job: CompileJob, weights_key: str) -> bool:
-        """Whether the cache holds the skeleton of this job already. Makes nothing."""
+    def find_skeleton(self, job: CompileJob, weights_key: str) -> Path | None:
+        """The cache entry that `compile` would reuse for this job, if there is one."""
 
     @abstractmethod
     def predict(self, work: Workload) -> Cost:

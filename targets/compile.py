@@ -1,6 +1,7 @@
 """Compile a bundle: every component at every size becomes an artifact of one target."""
 
 import importlib.metadata
+import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from converter.families.controlnet import is_controlnet
 from converter.profiles import get_profile
 from converter.progress import Event, Progress, silent
 from converter.sizes import Size
-from targets.base import EFFORTS, Artifact, CompileJob, Skeleton, Target
+from targets.base import EFFORTS, Artifact, CompileJob, Target
 from targets.manifest import MANIFEST_FILE, Manifest
 from targets.one_file import in_one_file
 from targets.registry import get_target
@@ -71,23 +72,41 @@ def compile_bundle(request: CompileRequest, progress: Progress = silent) -> Mani
     target = get_target(request.target)
     jobs = jobs_of(request, bundle, target)
     before = _earlier(request, bundle)
-    target.check_ready()
     _say_profile(bundle, target, progress)
+    weights = {component: bundle.weights(component) for component in jobs}
+    skeletons = {
+        component: [target.compile(job, weights[component], progress) for job in component_jobs]
+        for component, component_jobs in jobs.items()
+    }
     artifacts: list[Artifact] = []
-    for component, component_jobs in jobs.items():
-        graph = component_jobs[0].graph
-        weights = in_one_file(component, bundle.weights(component), graph, progress)
-        skeletons: list[Skeleton] = [
-            target.compile(job, weights, progress) for job in component_jobs
-        ]
+    for component, compiled in skeletons.items():
+        own = weights[component]
+        if target.needs_weights_file:
+            own = in_one_file(component, own, jobs[component][0].graph, progress)
         stage = f"bind {component}"
         progress(Event(stage, 0.0))
-        artifacts += target.bind(skeletons, weights, request.output)
+        artifacts += target.bind(compiled, own, request.output, progress)
         progress(Event(stage, 1.0))
     _check_unchanged(bundle, jobs)
     manifest = _manifest(request, bundle, target, artifacts, before)
     manifest.save()
     return manifest
+
+
+def find_skeletons(request: CompileRequest) -> list[Path]:
+    """The cache entries that this compilation would reuse; raises InputError naming others."""
+    bundle = Bundle.load(request.bundle)
+    target = get_target(request.target)
+    found = {
+        job: target.find_skeleton(job, bundle.components[name].weights_key)
+        for name, jobs in jobs_of(request, bundle, target).items()
+        for job in jobs
+    }
+    missing = [job.label for job, path in found.items() if path is None]
+    if missing:
+        command = shlex.join(replace(request, components=None).command())
+        raise InputError(f"not compiled yet: {', '.join(missing)}: run '{command}' first")
+    return [path for path in found.values() if path is not None]
 
 
 def jobs_of(request: CompileRequest, bundle: Bundle, target: Target) -> dict[str, list[CompileJob]]:

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from converter.cache import Cache
+from converter.cache import SKELETONS, Cache
 from converter.cost import Cost
 from converter.errors import InputError
-from converter.files import link_or_copy, sha256_of
+from converter.files import blake3_of, link_or_copy, sha256_of
 from converter.progress import Event, Progress
 from converter.weights import Array, WeightSource
 from passes import pipelines
@@ -51,7 +51,7 @@ class OnnxRuntimeTarget(Target):
     summary = "one static ONNX graph per component and size, weights shared; any CPU"
     chip = None
     precisions = ("f32",)
-    needs_weights_to_compile = False
+    needs_weights_file = True
 
     def default_precision(self, component: str) -> str:
         """Everything in float32: on a CPU half precision is slower and takes more memory."""
@@ -68,14 +68,19 @@ class OnnxRuntimeTarget(Target):
             result = pipelines.onnxruntime(dict(job.input_shapes)).run(read_graph(job.graph))
             ir.save(result.model, folder / GRAPH)
 
-        made = Cache("skeletons").make(f"{self.name} {job.label}", _inputs(job), build)
+        made = Cache(SKELETONS).make(f"{self.name} {job.label}", _inputs(job), build)
         progress(Event(stage, 1.0, f"{job.label}: {made.why}"))
         return Skeleton(job, made.key, made.path, None, None, made.reused, made.why)
 
     def bind(
-        self, skeletons: Sequence[Skeleton], weights: WeightSource, folder: Path
+        self,
+        skeletons: Sequence[Skeleton],
+        weights: WeightSource,
+        folder: Path,
+        progress: Progress,
     ) -> list[Artifact]:
         """Link graphs and weights into `folder/onnxruntime/<component>/`."""
+        del progress  # it takes no time
         if weights.file is None:
             raise InputError("ONNX Runtime artifacts need weights that lie in a file")
         return [self._bind_one(skeleton, weights, weights.file, folder) for skeleton in skeletons]
@@ -102,7 +107,7 @@ class OnnxRuntimeTarget(Target):
             precision=job.precision,
             path=str(graph.relative_to(folder)),
             files=(str(linked.relative_to(folder)),),
-            sha256=sha256_of(graph),
+            blake3=blake3_of(graph),
             key=f"{skeleton.key}:{weights.key}",
             weights_key=weights.key,
             reused=skeleton.reused and not changed,
@@ -111,10 +116,10 @@ class OnnxRuntimeTarget(Target):
             predicted_ms=None,
         )
 
-    def is_compiled(self, job: CompileJob, weights_key: str) -> bool:
-        """Whether this graph was specialised to these shapes before, for whatever weights."""
+    def find_skeleton(self, job: CompileJob, weights_key: str) -> Path | None:
+        """This graph specialised to these shapes, if that was done before."""
         del weights_key
-        return Cache("skeletons").find(_inputs(job)) is not None
+        return Cache(SKELETONS).find(_inputs(job))
 
     def predict(self, work: Workload) -> Cost:
         """Only the size of the graph matters: no weight is read."""

@@ -106,7 +106,7 @@ def _sitting(
         "words": dict(bundle.words),
         "version": VERSION,
     }
-    here = {**made_from, "artifacts": {name: a.sha256 for name, a in artifacts.items()}}
+    here = {**made_from, "artifacts": {name: a.blake3 for name, a in artifacts.items()}}
     folder = manifest.folder / FOLDER
     return Sitting(
         target,

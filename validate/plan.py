@@ -7,7 +7,7 @@ from pathlib import Path
 from converter.bundle import Bundle
 from converter.cache import content_key
 from converter.errors import InputError
-from converter.files import sha256_of
+from converter.files import blake3_of
 from converter.interface import Interface
 from converter.sizes import Size
 from targets.base import Artifact
@@ -64,9 +64,9 @@ def plan(manifest: Manifest, bundle: Bundle) -> list[Group]:
 
 
 def _check_unchanged(artifact: Artifact, folder: Path) -> None:
-    if sha256_of(folder / artifact.path) != artifact.sha256:
+    if blake3_of(folder / artifact.path) != artifact.blake3:
         raise InputError(
-            f"{folder / artifact.path}: changed since it was compiled (its SHA-256 is not the one "
+            f"{folder / artifact.path}: changed since it was compiled (its BLAKE3 is not the one "
             "in manifest.json): run the same compile again"
         )
 
@@ -124,7 +124,7 @@ def _group(manifest: Manifest, bundle: Bundle, artifacts: Sequence[Artifact]) ->
 
 
 def _subject(folder: Path, name: str, artifact: Artifact, inputs_key: str) -> Subject:
-    made_from = {"artifact": artifact.key, "sha256": artifact.sha256, "inputs": inputs_key}
+    made_from = {"artifact": artifact.key, "blake3": artifact.blake3, "inputs": inputs_key}
     where = folder / FOLDER / artifact.target / f"{name}-{artifact.precision}"
     return Subject(artifact, CaseStore(where, content_key(made_from)))
 

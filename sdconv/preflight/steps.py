@@ -89,7 +89,8 @@ def _compile_steps(prepared: Prepared, works: Mapping[str, list[Workload]]) -> I
     for component, mine in works.items():
         for work in mine:
             job = work.job
-            reused = job.graph_sha256 != "" and target.is_compiled(job, work.weights_key)
+            key = work.weights_key
+            reused = job.graph_sha256 != "" and target.find_skeleton(job, key) is not None
             cost = Cost() if reused else target.predict(work)
             yield Step("compile", component, job.size, job.precision, cost, reused)
         bind = target.predict_bind(mine)

@@ -1,14 +1,27 @@
-"""graph + weights -> bmodel: the vendor's programs in order, and what is kept of their outputs."""
+"""graph -> skeleton, or graph + weights -> bmodel: the vendor's programs, and what is kept.
+
+A skeleton is compiled with placeholders, and its weight region is cut out once it is known where
+each weight belongs. Where that cannot be learned, `UNBOUND_FILE` says why.
+"""
 
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from converter.files import require_space
 from converter.progress import Event, Progress
+from converter.stream import file_size
+from passes.linked_weights import read_graph
+from passes.weights import weight_places
 from targets.base import CompileJob, ToolchainError
 from targets.processes import ChildFailedError, run_logged
+from targets.sophgo import layouts, learning, placeholders
+from targets.sophgo.bmodel.cutting import cut_weights
+from targets.sophgo.bmodel.kinds import Binary
+from targets.sophgo.bmodel.reading import read_bmodel, stages, weights_of
 from targets.sophgo.chips import Chip
 from targets.sophgo.cost import disk_peak
 from targets.sophgo.graphs import StaticGraph
@@ -17,8 +30,11 @@ from targets.sophgo.repro import keep_repro
 from targets.sophgo.toolchain import TpuMlir
 
 IMPORTER = Path(__file__).with_name("inside") / "importer.py"
+TAPE = Path(__file__).with_name("inside") / "tape.py"
 
 BMODEL_FILE = "model.bmodel"
+UNBOUND_FILE = "unbound.txt"
+TAPE_FILE = "placeholders"
 LOG_FILE = "compile.log"
 PROFILE_FILE = "compiler_profile_0.txt"
 
@@ -45,10 +61,21 @@ class Step:
     obsolete: str = ""
 
 
-def steps(toolchain: TpuMlir, chip: Chip, job: CompileJob, weights: Path) -> list[Step]:
-    """The way from `<component>.onnx` in the working folder to `model.bmodel` there."""
+def steps(
+    toolchain: TpuMlir, chip: Chip, job: CompileJob, weights: Path, placeholders: int = 0
+) -> list[Step]:
+    """The way from `<component>.onnx` in the working folder to `model.bmodel` there.
+
+    `weights` is made first, of so many `placeholders`, where there are any.
+    """
     name = job.component
+    tape = Step(
+        "making placeholder weights",
+        [toolchain.python, TAPE, weights, str(placeholders)],
+        until=0.02,
+    )
     return [
+        *((tape,) if placeholders else ()),
         Step(
             "importing the graph",
             [toolchain.python, IMPORTER, f"{name}.onnx", weights, name, f"{name}_origin.mlir"],
@@ -85,9 +112,10 @@ def steps(toolchain: TpuMlir, chip: Chip, job: CompileJob, weights: Path) -> lis
 def recipe(chip: Chip) -> str:
     """Everything about this file's steps that a skeleton depends on, for its cache key."""
     job = CompileJob("component", Path("graph"), "", (), None, 1, "precision")
-    argvs = [step.argv for step in steps(TpuMlir(Path("toolchain")), chip, job, Path("weights"))]
+    argvs = [s.argv for s in steps(TpuMlir(Path("toolchain")), chip, job, Path("weights"), 1)]
     words = [Path(word).name for argv in argvs for word in argv]
-    return " ".join(words) + "\n" + IMPORTER.read_text()
+    sources = [Path(str(m.__file__)) for m in (placeholders, layouts, learning)]
+    return "\n".join([" ".join(words), *(p.read_text() for p in (IMPORTER, TAPE, *sources))])
 
 
 def compile_graph(
@@ -95,17 +123,42 @@ def compile_graph(
     chip: Chip,
     job: CompileJob,
     graph: StaticGraph,
-    weights: Path,
+    weights: Path | None,
     folder: Path,
     progress: Progress,
 ) -> None:
-    """Fill `folder` with bmodel, record and logs. Raises ToolchainError."""
-    needed = disk_peak(weights.stat().st_size, job.precision)
+    """Fill `folder` with a skeleton or, where `weights` (a file) is given, with a bmodel.
+
+    Record and logs come with either. Raises ToolchainError.
+    """
+    needed = disk_peak(file_size(weight_places(read_graph(graph.path))), job.precision)
     require_space(folder, needed, f"compiling {job.label}")
     work = folder / "work"
     work.mkdir()
-    shutil.copyfile(graph.path, work / f"{job.component}.onnx")
-    plan = steps(toolchain, chip, job, weights)
+    copy = work / f"{job.component}.onnx"
+    if weights is not None:
+        shutil.copyfile(graph.path, copy)
+        _run(toolchain, chip, job, steps(toolchain, chip, job, weights), work, progress)
+    else:
+        tape = placeholders.point_at_tape(graph.path, copy, work / TAPE_FILE)
+        plan = steps(toolchain, chip, job, Path(TAPE_FILE), tape.count)
+        _run(toolchain, chip, job, plan, work, progress)
+        _keep_skeleton(work, graph.path, tape, folder)
+    _keep_record(toolchain, job, graph, work, folder)
+    if weights is not None:
+        (work / BMODEL_FILE).rename(folder / BMODEL_FILE)
+    shutil.rmtree(work)
+
+
+def _run(
+    toolchain: TpuMlir,
+    chip: Chip,
+    job: CompileJob,
+    plan: Sequence[Step],
+    work: Path,
+    progress: Progress,
+) -> None:
+    """Run the programs one after another. Raises ToolchainError naming a repro folder."""
     stage = f"compile {job.label}"
     progress(Event(stage, 0.0))
     with toolchain.alone():
@@ -126,7 +179,6 @@ def compile_graph(
                 ) from e
             _discard(work, step.obsolete)
             progress(Event(stage, step.until))
-    _keep(toolchain, job, graph, work, folder)
 
 
 def _milestones(step: Step, start: float, stage: str, progress: Progress) -> Callable[[str], None]:
@@ -146,14 +198,38 @@ def _discard(work: Path, pattern: str) -> None:
         file.unlink()
 
 
-def _keep(
+def _keep_skeleton(work: Path, graph: Path, tape: placeholders.Tape, folder: Path) -> None:
+    """Learn where the weights belong, and keep the file without them; else say why not."""
+    try:
+        bmodel = read_bmodel(work / BMODEL_FILE)
+        ((_, stage),) = stages(bmodel.model)
+        address = stage.coeff_mem.address if stage.coeff_mem is not None else 0
+        binary = weights_of(stage) or Binary(0, 0)
+        content = np.memmap(bmodel.path, np.uint8, "r", len(bmodel.header))
+        mlir = next(work.glob("*_final.mlir")).read_text()
+        weight_map = learning.learn(
+            content[binary.start : binary.end],
+            learning.region_tensors(mlir, address),
+            tape.weights(),
+            placeholders.constants_of(graph),
+        )
+    except learning.NotLearnedError as e:
+        (folder / UNBOUND_FILE).write_text(f"{e}\n")
+    else:
+        weight_map.save(folder)
+        cut_weights(bmodel, folder / BMODEL_FILE)
+
+
+def unbound(folder: Path) -> str | None:
+    """Why the skeleton in `folder` takes no weights but those it is compiled with; else None."""
+    path = folder / UNBOUND_FILE
+    return path.read_text().strip() if path.is_file() else None
+
+
+def _keep_record(
     toolchain: TpuMlir, job: CompileJob, graph: StaticGraph, work: Path, folder: Path
 ) -> None:
-    """Move what a skeleton consists of out of the working folder, and remove the rest.
-
-    The final MLIR is kept: it holds the device address of every weight, which is what writing
-    other weights into the file needs.
-    """
+    """Write what the compiler says of its work, and move its logs out of the working folder."""
     try:
         profile = (work / PROFILE_FILE).read_text(errors="replace")
         info = toolchain.describe(work / BMODEL_FILE)
@@ -161,12 +237,5 @@ def _keep(
     except (OSError, ValueError) as e:
         raise ToolchainError(f"{job.label}: the compiler's report cannot be read: {e}") from e
     record.save(folder)
-    final_mlir = next(work.glob("*_final.mlir"))
-    for file, name in (
-        (work / BMODEL_FILE, BMODEL_FILE),
-        (work / LOG_FILE, LOG_FILE),
-        (work / PROFILE_FILE, PROFILE_FILE),
-        (final_mlir, "final.mlir"),
-    ):
-        file.rename(folder / name)
-    shutil.rmtree(work)
+    for name in (LOG_FILE, PROFILE_FILE):
+        (work / name).rename(folder / name)

@@ -1,23 +1,27 @@
-"""Sophgo chips as a target: one bmodel a component, one stage a size, run on the chip emulator."""
+"""Sophgo chips as a target: one bmodel a component, one stage a size, run on the chip emulator.
+
+A skeleton is compiled once per architecture, size, precision and chip; any checkpoint's weights are
+bound to it without the compiler. Where a network cannot be bound, it is compiled with its weights.
+"""
 
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from converter.cache import Cache
+from converter.cache import SKELETONS, Cache, Made
 from converter.cost import Cost
 from converter.errors import InputError
-from converter.files import sha256_of
+from converter.files import blake3_of
 from converter.progress import Event, Progress
 from converter.weights import WeightSource
 from targets.base import Artifact, CompileJob, Runner, Skeleton, Target, Workload
+from targets.sophgo.binding import artifact_key, bind, stage_record
 from targets.sophgo.chips import get_chip
-from targets.sophgo.compilation import compile_graph, recipe
+from targets.sophgo.compilation import compile_graph, recipe, unbound
 from targets.sophgo.cost import bind_cost, compile_cost
 from targets.sophgo.emulation_time import emulation_seconds, predicted_seconds
 from targets.sophgo.emulator import EmulatorRunner
 from targets.sophgo.graphs import StaticGraph, find_static_graph, static_graph
-from targets.sophgo.packing import pack, stage_record
 from targets.sophgo.record import StageRecord
 from targets.sophgo.toolchain import TpuMlir
 
@@ -36,7 +40,6 @@ class SophgoTarget(Target):
 
     precisions = ("f32", "f16", "bf16")
     expected_profile = "sd-lcm-tpu"
-    needs_weights_to_compile = True
 
     def __init__(self, name: str = "bm1684x") -> None:
         self._chip = get_chip(name)
@@ -54,34 +57,47 @@ class SophgoTarget(Target):
         self._toolchain.check_ready()
 
     def compile(self, job: CompileJob, weights: WeightSource, progress: Progress) -> Skeleton:
-        """Compile one job with its weights, or find it in the cache. Raises ToolchainError."""
-        self.check_ready()
+        """Compile one job, or find its skeleton in the cache. Raises ToolchainError."""
         if job.precision not in self.precisions:
             raise InputError(
                 f"{self.name} has no precision {job.precision!r}: choose one of "
                 f"{', '.join(self.precisions)}"
             )
-        if weights.file is None:
-            raise InputError(f"{job.label}: the weights are not in a file: export a bundle first")
-        file = weights.file
-        graph = static_graph(job)
-        made = Cache("skeletons").make(
-            f"{job.label} for {self.name}",
-            self._inputs(job, graph, weights.key),
-            lambda folder: compile_graph(
-                self._toolchain, self._chip, job, graph, file, folder, progress
-            ),
-        )
+        made, weights_key = self._make(job, None, progress), None
+        reason = unbound(made.path)
+        if reason is not None:
+            note = f"{job.label}: compiled with its weights, for others do not fit it: {reason}"
+            progress(Event(f"compile {job.label}", 1.0, note))
+            made, weights_key = self._make(job, weights, progress), weights.key
         predicted_ms = StageRecord.load(made.path).cycle_model.runtime_ms
         note = f"{job.label}: {predicted_ms:.4g} ms on {self.name} by the compiler; {made.why}"
         progress(Event(f"compile {job.label}", 1.0, note))
-        return Skeleton(job, made.key, made.path, weights.key, predicted_ms, made.reused, made.why)
+        return Skeleton(job, made.key, made.path, weights_key, predicted_ms, made.reused, made.why)
 
-    def _inputs(self, job: CompileJob, graph: StaticGraph, weights_key: str) -> dict[str, str]:
+    def _make(self, job: CompileJob, weights: WeightSource | None, progress: Progress) -> Made:
+        """A cache entry: a skeleton, or with `weights` a bmodel that serves those alone."""
+        if weights is not None and weights.file is None:
+            raise InputError(
+                f"{job.label}: must be compiled with its weights, which lie in several files: "
+                "export without --link"
+            )
+        graph = static_graph(job)
+        file = None if weights is None else weights.file
+
+        def build(folder: Path) -> None:
+            self.check_ready()
+            compile_graph(self._toolchain, self._chip, job, graph, file, folder, progress)
+
+        inputs = self._inputs(job, graph, None if weights is None else weights.key)
+        return Cache(SKELETONS).make(f"{job.label} for {self.name}", inputs, build)
+
+    def _inputs(
+        self, job: CompileJob, graph: StaticGraph, weights_key: str | None
+    ) -> dict[str, str]:
         """Everything that a skeleton is made from."""
         return {
             "graph": graph.sha256,
-            "weights": weights_key,
+            **({} if weights_key is None else {"weights": weights_key}),
             "precision": job.precision,
             "effort": job.effort,
             "chip": self._chip.name,
@@ -90,12 +106,15 @@ class SophgoTarget(Target):
             "steps": hashlib.sha256(recipe(self._chip).encode()).hexdigest(),
         }
 
-    def is_compiled(self, job: CompileJob, weights_key: str) -> bool:
-        """Whether these weights were compiled at this size and precision before."""
+    def find_skeleton(self, job: CompileJob, weights_key: str) -> Path | None:
+        """This size and precision, compiled before for any weights or else for these."""
         graph = find_static_graph(job)
         if graph is None:
-            return False
-        return Cache("skeletons").find(self._inputs(job, graph, weights_key)) is not None
+            return None
+        found = Cache(SKELETONS).find(self._inputs(job, graph, None))
+        if found is not None and unbound(found) is not None:
+            found = Cache(SKELETONS).find(self._inputs(job, graph, weights_key))
+        return found
 
     def predict(self, work: Workload) -> Cost:
         """See `targets.sophgo.cost`."""
@@ -110,15 +129,20 @@ class SophgoTarget(Target):
         return predicted_seconds(work)
 
     def bind(
-        self, skeletons: Sequence[Skeleton], weights: WeightSource, folder: Path
+        self,
+        skeletons: Sequence[Skeleton],
+        weights: WeightSource,
+        folder: Path,
+        progress: Progress,
     ) -> list[Artifact]:
-        """Combine one component's skeletons into `<target>/<name>.bmodel`, a stage for each."""
-        foreign = [s.job.label for s in skeletons if s.weights_key != weights.key]
+        """Write one component's `<target>/<name>.bmodel`, with a stage for each skeleton."""
+        foreign = [s.job.label for s in skeletons if s.weights_key not in (None, weights.key)]
         if foreign:
             raise ValueError(f"{', '.join(foreign)}: compiled with other weights than these")
-        packed = pack(self._toolchain, skeletons, folder / self.name)
+        toolchain = f"{self._toolchain.name} {self._toolchain.version}"
+        packed = bind(skeletons, weights, folder / self.name, toolchain, progress)
         described = packed.with_suffix(".json")
-        digest = sha256_of(packed)
+        digest = blake3_of(packed)
         return [
             Artifact(
                 component=skeleton.job.component,
@@ -129,12 +153,12 @@ class SophgoTarget(Target):
                 precision=skeleton.job.precision,
                 path=str(packed.relative_to(folder)),
                 files=(str(described.relative_to(folder)),),
-                sha256=digest,
-                key=skeleton.key,
+                blake3=digest,
+                key=artifact_key(skeleton, weights),
                 weights_key=weights.key,
                 reused=skeleton.reused,
                 why=skeleton.why,
-                how="compiled with weights",
+                how="bound" if skeleton.weights_key is None else "compiled with weights",
                 predicted_ms=skeleton.predicted_ms,
             )
             for skeleton in skeletons

@@ -9,52 +9,19 @@ import pytest
 
 from converter.progress import silent
 from targets.base import ToolchainError
+from targets.sophgo.target import SophgoTarget
 from targets.sophgo.toolchain import RECORD_FILE, TpuMlir
 from targets.toolchains import find_python
-
-PROFILE = """\
-Conv2D_3204|CONV|s:1255096|b:11579|g:1451|e:1255239|t:144
-API_END total_cycle:1255343|b:11580|g:1452
-TCYC : 1255343
-GDMA SUMMARY : |dr[0] S2L:15185860|dr[1] L2S:1245712|dr[2] S2S:64|dr[3] L2L:0
-DDR BW USAGE : 19.04759938%
-
-flops: 126177152, runtime: 1.255343ms, ComputationAbility: 0.100512T
-"""
-"""The end of a profile as the compiler wrote it for a small UNet."""
+from tests.targets.sophgo_jobs import Weights, random_values
 
 FAKE_PYTHON = """\
-    #!{python} -IS
-    import pathlib, sys
-    script = pathlib.Path(sys.argv[1]).name
-    if script == "importer.py":
-        if b"broken" in open(sys.argv[2], "rb").read():
-            print("Traceback (most recent call last):\\n  File x, line 1\\n    frame")
-            sys.exit("RuntimeError: Op not support:{{'IsNaN'}}")
-        pathlib.Path(sys.argv[5]).write_text("mlir")
-    elif script == "model_deploy.py":
-        precision, bmodel = sys.argv[5], sys.argv[9]
-        pathlib.Path(bmodel).write_text(f"bmodel {{precision}} {{pathlib.Path.cwd()}}")
-        pathlib.Path("x_final.mlir").write_text("final mlir")
-        pathlib.Path("compiler_profile_0.txt").write_text('''{profile}''')
-        for _ in range(3):
-            print("[Success]: tpuc-opt")
-    elif script == "emulator_driver.py":
-        print("ASSERT info: wrong gdma type", file=sys.stderr)
-        sys.exit(255)
+    #!/bin/sh
+    PYTHONPATH={root} exec {python} -W error {compiler} "$@"
 """
 
 FAKE_MODEL_TOOL = """\
-    #!{python} -IS
-    import sys
-    if sys.argv[1] == "--combine":
-        *sources, _, output = sys.argv[2:]
-        open(output, "w").write("".join(open(source).read() + "\\n" for source in sources))
-    else:
-        text = open(sys.argv[2]).read()
-        for i in range(len(text.splitlines())):
-            print(f"stage {{i}}, core num: 1")
-        print("device mem size: 6 (weight: 1, instruct: 2, runtime: 3)")
+    #!/bin/sh
+    echo "device mem size: 6 (weight: 1, instruct: 2, runtime: 3)"
 """
 
 
@@ -78,14 +45,26 @@ def fake_tpu_mlir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TpuMlir:
     toolchain = TpuMlir()
     _executable(toolchain.python, FAKE_PYTHON)
     _executable(toolchain.program("model_tool"), FAKE_MODEL_TOOL)
-    _executable(toolchain.program("tpuc-opt"), "    #!{python} -IS\n")
+    _executable(toolchain.program("tpuc-opt"), "    #!/bin/sh\n")
     toolchain.third_party.mkdir(parents=True)
     (toolchain.folder / RECORD_FILE).write_text(json.dumps({"version": toolchain.version}))
     return toolchain
 
 
+@pytest.fixture
+def weights() -> Weights:
+    return Weights(random_values(0), "weights")
+
+
+@pytest.fixture
+def target(fake_tpu_mlir: TpuMlir) -> SophgoTarget:
+    return SophgoTarget()
+
+
 def _executable(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    filled = textwrap.dedent(text).format(python=sys.executable, profile=PROFILE)
+    compiler = Path(__file__).with_name("fake_compiler.py")
+    root = Path(__file__).parents[2]
+    filled = textwrap.dedent(text).format(python=sys.executable, compiler=compiler, root=root)
     path.write_text(filled)
     path.chmod(0o755)

@@ -11,7 +11,7 @@ from targets.sophgo.emulation_time import emulation_seconds
 from targets.sophgo.emulator import check_stage, ordered_inputs
 from targets.sophgo.graphs import PortAt
 from targets.sophgo.record import CycleModel, DeviceMemory, StageRecord
-from tests.targets.conftest import PROFILE
+from tests.targets.fake_compiler import PROFILE
 
 INFO = """\
 net 0: [unet]  static

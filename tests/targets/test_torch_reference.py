@@ -1,7 +1,7 @@
 """The reference takes its weights from the bundle's file, all of them, without copying."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +33,7 @@ class Weights:
     arrays: Mapping[str, Array]
     key: str = "key"
     file: Path | None = None
+    tensor_keys: Mapping[str, str] = field(default_factory=dict)
 
     def names(self) -> Sequence[str]:
         return [*self.arrays]

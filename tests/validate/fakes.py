@@ -8,7 +8,7 @@ import numpy as np
 
 from converter.bundle import Bundle, BundleComponent
 from converter.cost import Cost
-from converter.files import sha256_of
+from converter.files import blake3_of
 from converter.interface import Interface, Port
 from converter.progress import Progress
 from converter.sizes import Size
@@ -128,7 +128,6 @@ class FakeTarget(Target):
     summary = "a target for tests"
     chip = "chip"
     precisions = ("f32", "f16")
-    needs_weights_to_compile = False
 
     def default_precision(self, component: str) -> str:
         del component
@@ -141,10 +140,12 @@ class FakeTarget(Target):
     def compile(self, job: CompileJob, weights: WeightSource, progress: Progress) -> Skeleton:
         raise NotImplementedError
 
-    def bind(self, skeletons: object, weights: object, folder: Path) -> list[Artifact]:
+    def bind(
+        self, skeletons: object, weights: object, folder: Path, progress: Progress
+    ) -> list[Artifact]:
         raise NotImplementedError
 
-    def is_compiled(self, job: CompileJob, weights_key: str) -> bool:
+    def find_skeleton(self, job: CompileJob, weights_key: str) -> Path | None:
         raise NotImplementedError
 
     def predict(self, work: Workload) -> Cost:
@@ -174,7 +175,7 @@ def make_artifact(folder: Path, component: str, content: str = "v1") -> Artifact
         precision="f16",
         path=path.name,
         files=(),
-        sha256=sha256_of(path),
+        blake3=blake3_of(path),
         key=f"{component} {content}",
         weights_key=f"weights of {component}",
         reused=False,

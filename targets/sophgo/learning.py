@@ -1,0 +1,193 @@
+"""A network compiled with placeholders -> where the compiler put each weight, and in which form.
+
+The compiler's last MLIR names the tensors of the weight region, with their addresses. Each is
+looked for among the placeholders: under every layout and, where a name says that a weight was cut,
+among its parts. Placeholders are random, so bytes that agree are that weight and no other. What is
+found that way explains the region byte for byte; what is left must be something that no weight can
+have an influence on, or the network cannot be bound.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+
+from converter.weights import Array
+from targets.sophgo.layouts import DTYPES, LAYOUTS, Layout
+from targets.sophgo.weight_map import Constant, PackedWeight, Part, WeightMap
+
+_WEIGHT = re.compile(
+    r'"top\.Weight"\(\).*?-> tensor<([\dx]+)x([a-z]\w*), (\d+) : i64> loc\((#loc\d*)\)'
+)
+_LOCATION = re.compile(r'^(#loc\d*) = loc\("([^"]*)"\)$', re.MULTILINE)
+_WEIGHTS = re.compile(r'"top\.Weight"\(\)')
+
+TABLES = re.compile(r"[su]?i(16|32)")
+"""Element types that only tables of indices have at the precisions that are bound."""
+
+
+FEWEST = 8
+"""Elements that must agree before a value all over is no accident."""
+
+
+class NotLearnedError(ValueError):
+    """Some tensors of the region are neither a known form of a weight nor constant."""
+
+
+@dataclass(frozen=True)
+class RegionTensor:
+    """A tensor of the weight region as the compiler names it. `offset` is in bytes."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    offset: int
+
+
+def region_tensors(mlir: str, address: int) -> list[RegionTensor]:
+    """Read the weights of a final MLIR; `address` is the region's own. Raises NotLearnedError."""
+    names = dict(_LOCATION.findall(mlir))
+    found = [
+        RegionTensor(names[place], tuple(map(int, shape.split("x"))), dtype, int(at) - address)
+        for shape, dtype, at, place in _WEIGHT.findall(mlir)
+        if place in names
+    ]
+    missed = len(_WEIGHTS.findall(mlir)) - len(found)
+    if missed:
+        raise NotLearnedError(f"{missed} weights of the compiler's MLIR have no name or address")
+    return sorted(found, key=lambda tensor: tensor.offset)
+
+
+def learn(
+    region: Array,
+    tensors: Sequence[RegionTensor],
+    placeholders: Mapping[str, Array],
+    constants: Sequence[str],
+) -> WeightMap:
+    """Explain `region` (uint8) by `placeholders` (float32, by weight).
+
+    `constants` names the graph's tensors that depend on no weight. Raises NotLearnedError naming
+    the tensors that stay unexplained.
+    """
+    search = _Search(placeholders)
+    weights, unexplained = [], []
+    unknown = np.ones(len(region), bool)
+    for tensor in tensors:
+        found = search.find(tensor, region)
+        if found is not None:
+            weights.append(found)
+            size = found.nbytes(placeholders[found.source].shape)
+            unknown[tensor.offset : tensor.offset + size] = False
+        elif not _is_constant(tensor, constants) and not _is_uniform(tensor, region):
+            unexplained.append(tensor.name)
+    if unexplained:
+        raise NotLearnedError(
+            f"{len(unexplained)} of {len(tensors)} packed weights are in no known form: "
+            f"{', '.join(unexplained[:5])}"
+        )
+    _check_gaps(region, unknown, tensors)
+    return WeightMap(len(region), tuple(weights), tuple(_runs(region, unknown)))
+
+
+class _Search:
+    """Placeholders by what they can be found under."""
+
+    def __init__(self, placeholders: Mapping[str, Array]) -> None:
+        self._placeholders = placeholders
+        self._by_count: dict[int, list[tuple[str, Layout]]] = {}
+        for name, values in placeholders.items():
+            for layout in LAYOUTS.values():
+                if values.ndim in layout.ranks:
+                    count = layout.count(values.shape)
+                    self._by_count.setdefault(count, []).append((name, layout))
+
+    def find(self, tensor: RegionTensor, region: Array) -> PackedWeight | None:
+        """The weight that lies at `tensor`, whole or in part."""
+        if tensor.dtype not in DTYPES:
+            return None
+        count = prod(tensor.shape)
+        size = count * DTYPES[tensor.dtype].itemsize
+        packed = region[tensor.offset : tensor.offset + size]
+        named = sorted(filter(tensor.name.startswith, self._placeholders), key=len, reverse=True)
+        whole = self._by_count.get(count, [])
+        for name, layout in sorted(whole, key=lambda one: one[0] not in named):
+            candidate = PackedWeight(tensor.offset, name, (), layout.name, tensor.dtype)
+            if self._is(candidate, packed):
+                return candidate
+        for name in named:
+            for part, cut in _parts(self._placeholders[name], tensor, packed):
+                candidate = PackedWeight(tensor.offset, name, part, cut, tensor.dtype)
+                if self._is(candidate, packed):
+                    return candidate
+        return None
+
+    def _is(self, candidate: PackedWeight, packed: Array) -> bool:
+        values = self._placeholders[candidate.source]
+        if LAYOUTS[candidate.layout].by_rows and not candidate.part:
+            first = candidate.pack(values[:1])  # most candidates fall here, for little work
+            if not np.array_equal(first, packed[: len(first)]):
+                return False
+        return np.array_equal(candidate.pack(values), packed)
+
+
+def _parts(values: Array, tensor: RegionTensor, packed: Array) -> Iterator[tuple[Part, str]]:
+    """Where in a vector or matrix, as it is or transposed, the packed one might have been cut."""
+    shape = tuple(extent for extent in tensor.shape if extent != 1) or (1,)
+    if values.ndim > 2 or len(shape) > values.ndim:
+        return
+    bits = np.dtype(f"u{DTYPES[tensor.dtype].itemsize}")
+    first = packed[: bits.itemsize].view(bits)[0]
+    starts = np.argwhere(values.astype(DTYPES[tensor.dtype]).view(bits) == first)
+    for layout in ("same", "transposed")[: values.ndim]:
+        cut = (1,) * (values.ndim - len(shape)) + shape
+        cut = cut[::-1] if layout == "transposed" else cut
+        for start in starts.tolist():
+            part = tuple((a, a + n) for a, n in zip(start, cut, strict=True))
+            if all(stop <= extent for (_, stop), extent in zip(part, values.shape, strict=True)):
+                yield part, layout
+
+
+def _is_constant(tensor: RegionTensor, constants: Sequence[str]) -> bool:
+    """Whether no weight can have an influence on it."""
+    if TABLES.fullmatch(tensor.dtype):
+        return True
+    return any(tensor.name == name or tensor.name.startswith(f"{name}_") for name in constants)
+
+
+def _is_uniform(tensor: RegionTensor, region: Array) -> bool:
+    """Whether it is one value all over (a scale of ones), which no random weight could become."""
+    if tensor.dtype not in DTYPES:
+        return False
+    size = prod(tensor.shape) * DTYPES[tensor.dtype].itemsize
+    values = region[tensor.offset : tensor.offset + size].view(DTYPES[tensor.dtype])
+    return len(values) >= FEWEST and bool((values == values[0]).all())
+
+
+def _check_gaps(region: Array, unknown: Array, tensors: Sequence[RegionTensor]) -> None:
+    """Raise NotLearnedError where bytes that belong to no tensor are not zero.
+
+    Tables of indices take more room than the shape that the MLIR states.
+    """
+    ends = [tensor.offset for tensor in tensors[1:]] + [len(region)]
+    for tensor, end in zip(tensors, ends, strict=True):
+        start = tensor.offset
+        if not TABLES.fullmatch(tensor.dtype):
+            start += prod(tensor.shape) * DTYPES[tensor.dtype].itemsize
+            if (region[start:end][unknown[start:end]] != 0).any():
+                raise NotLearnedError(f"bytes behind {tensor.name} belong to nothing known")
+
+
+APART = 64
+"""Constants nearer to each other than this are kept as one, in bytes."""
+
+
+def _runs(region: Array, unknown: Array) -> Iterator[Constant]:
+    """The stretches of `unknown` bytes that are not zero."""
+    places = np.flatnonzero(unknown & (region != 0))
+    if len(places):
+        for run in np.split(places, np.flatnonzero(np.diff(places) > APART) + 1):
+            start, stop = int(run[0]), int(run[-1]) + 1
+            assert unknown[start:stop].all()
+            yield Constant(start, region[start:stop].tobytes())

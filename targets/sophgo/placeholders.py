@@ -1,0 +1,64 @@
+"""Weights to compile a skeleton with: random, so that each can be found again in what comes out.
+
+The vendor's importer drops a scale of ones and a bias of zeros and compares values with constants;
+random ones are never that, so the skeleton keeps a place for every weight there is.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+
+from converter.stream import file_size
+from converter.weights import Array
+from passes.linked_weights import read_graph
+from passes.weights import ALIGNMENT, Place, weight_places, weights_of
+
+
+@dataclass(frozen=True)
+class Tape:
+    """One stretch of random float32 values, little longer than the largest weight.
+
+    Each weight is a window of it, a page further on than the one before: a few hundred megabytes
+    stand for the gigabytes of a whole model. `inside/tape.py` writes its `count` values to `path`.
+    """
+
+    path: Path
+    count: int
+    windows: Mapping[str, Place]
+
+    def weights(self) -> dict[str, Array]:
+        """The placeholders by weight, float32, mapped and read-only."""
+        values = np.memmap(self.path, np.float32, "r", shape=(self.count,))
+        return {
+            name: values[window.offset // 4 :][: window.nbytes // 4].reshape(window.shape)
+            for name, window in self.windows.items()
+        }
+
+
+def point_at_tape(graph: Path, copy: Path, tape: Path) -> Tape:
+    """Write `copy`: the graph with its weights as windows of `tape`, a file that is yet to be."""
+    model = read_graph(graph)
+    for index, value in enumerate(weights_of(model).values()):
+        tensor = value.const_value
+        assert isinstance(tensor, ir.ExternalTensor)
+        value.const_value = ir.ExternalTensor(
+            tape.name,
+            index * ALIGNMENT,
+            tensor.nbytes,
+            tensor.dtype,
+            shape=tensor.shape,
+            name=tensor.name,
+            base_dir=".",
+        )
+    ir.save(model, copy)
+    windows = weight_places(model)
+    return Tape(tape, file_size(windows) // 4, windows)
+
+
+def constants_of(graph: Path) -> list[str]:
+    """The names of the graph's own tensors: no weight has an influence on them."""
+    model = read_graph(graph)
+    return [name for name in model.graph.initializers if name not in weights_of(model)]

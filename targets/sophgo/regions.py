@@ -1,0 +1,85 @@
+"""Weight map + weights -> the bytes of a weight region, in order, one tensor at a time."""
+
+import hashlib
+import os
+from collections import deque
+from collections.abc import Callable, Container, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+
+import numpy as np
+
+from converter.weights import Array, WeightSource
+from targets.sophgo.weight_map import PackedWeight, WeightMap
+
+WORKERS = 2
+"""Tensors in flight: packed while those before them are hashed and written."""
+
+
+def write_region(
+    weight_map: WeightMap,
+    weights: WeightSource,
+    handle: int,
+    start: int,
+    kept: Container[str],
+    on_bytes: Callable[[int], None],
+) -> bytes:
+    """Write a region from `start` of an open file on; return its SHA-256, which the header holds.
+
+    The file has its full length already, zeros where nothing was written. `kept` names the weights
+    that lie there: they are read back for the hash, not packed. `on_bytes` hears how much is done.
+    """
+
+    def piece(weight: PackedWeight) -> Array:
+        if weight.source in kept:
+            count = weight.nbytes(weights.spec(weight.source).shape)
+            return np.frombuffer(os.pread(handle, count, start + weight.offset), np.uint8)
+        packed = weight.pack(weights.read(weight.source))
+        _write(handle, packed, start + weight.offset)
+        return packed
+
+    def constant(data: bytes, offset: int) -> Array:
+        held = np.frombuffer(data, np.uint8)
+        _write(handle, held, start + offset)
+        return held
+
+    tasks = [(w.offset, partial(piece, w)) for w in weight_map.weights]
+    tasks += [(c.offset, partial(constant, c.data, c.offset)) for c in weight_map.constants]
+    tasks.sort(key=lambda task: task[0])
+    digest, end = hashlib.sha256(), 0
+    for (offset, _), data in zip(tasks, _ahead(task for _, task in tasks), strict=True):
+        digest.update(bytes(offset - end))
+        digest.update(data.data)
+        end = offset + len(data)
+        on_bytes(end)
+    digest.update(bytes(weight_map.region - end))
+    return digest.digest()
+
+
+def copy_region(chunks: Iterable[bytes], handle: int, start: int) -> bytes:
+    """Write a region that is at hand as it is; return its SHA-256."""
+    digest = hashlib.sha256()
+    for chunk in chunks:
+        _write(handle, np.frombuffer(chunk, np.uint8), start)
+        digest.update(chunk)
+        start += len(chunk)
+    return digest.digest()
+
+
+def _write(handle: int, data: Array, offset: int) -> None:
+    left = data.data
+    while left:
+        count = os.pwrite(handle, left, offset)
+        left, offset = left[count:], offset + count
+
+
+def _ahead(tasks: Iterable[Callable[[], Array]]) -> Iterator[Array]:
+    """The results of `tasks` in order, a few of them worked on ahead of whoever takes them."""
+    waiting: deque[Future[Array]] = deque()
+    with ThreadPoolExecutor(WORKERS) as pool:
+        for task in tasks:
+            waiting.append(pool.submit(task))
+            if len(waiting) > WORKERS:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
