@@ -136,6 +136,7 @@ def module_table(rules: Mapping[str, Iterable[TensorRule]]) -> Table:
             for path in _paths(rule, module):
                 for prefix in PREFIXES[component]:
                     table[prefix + path] = component, module
+                table.setdefault(path, (component, module))  # the adapter of a text encoder alone
     return table
 
 
