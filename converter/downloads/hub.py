@@ -26,7 +26,7 @@ from converter.errors import InputError
 from converter.folders import cache_folder
 from converter.progress import Event, Progress
 
-SINGLE = (".safetensors", ".ckpt")
+SINGLE = (".safetensors", ".ckpt", ".gguf")
 
 
 @dataclass(frozen=True)
