@@ -3,7 +3,7 @@
 from converter.adapters import dora
 from converter.adapters.base import Kind
 from converter.adapters.boft_peft import PEFT_BOFT
-from converter.adapters.difference import DIFFERENCES
+from converter.adapters.difference import DIFFERENCES, WHOLE_TENSORS
 from converter.adapters.glora import GLORA
 from converter.adapters.ia3 import IA3
 from converter.adapters.loha import LOHA
@@ -14,7 +14,7 @@ from converter.adapters.oft_peft import PEFT_OFT, PEFT_OFT_EMBEDDING
 
 KINDS: tuple[Kind, ...] = (
     LORA, LORA_BIAS, LORA_EMBEDDING, LOHA, LOKR, GLORA,
-    OFT, PEFT_OFT, PEFT_OFT_EMBEDDING, PEFT_BOFT, IA3, *DIFFERENCES,
+    OFT, PEFT_OFT, PEFT_OFT_EMBEDDING, PEFT_BOFT, IA3, *DIFFERENCES, *WHOLE_TENSORS,
 )  # fmt: skip
 
 SHARED = {".alpha": "alpha", **dora.ENDINGS}

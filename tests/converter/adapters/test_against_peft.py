@@ -152,6 +152,48 @@ def test_the_merged_layer_is_pefts(name: str, shape: str, tmp_path: Path) -> Non
             assert relative(before[tensor], wanted) > 1e-2
 
 
+@pytest.mark.parametrize("shape", ["linear", "convolution"])
+@pytest.mark.parametrize("bias", ["all", "lora_only"])
+def test_biases_that_peft_trains_beside_are_taken_whole(
+    bias: str, shape: str, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    original = LAYERS[shape]().double()
+    before = {n: p.detach().clone() for n, p in original.named_parameters()}
+    model = trained(lora(bias=bias), original)
+    adapter = saved(model, before["weight"], tmp_path)
+    assert adapter.ledger.to_json()["used"] == 3
+    for tensor, wanted in merge(model).named_parameters():
+        found = merged(adapter, weight=before[tensor], tensor=tensor)
+        assert relative(before[tensor], wanted) > 1e-2
+        assert relative(found, wanted) < 1e-12, tensor
+
+
+def test_modules_that_peft_saves_whole_take_the_place_of_the_checkpoints(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = torch.nn.ModuleDict({"layer": torch.nn.Conv2d(8, 8, 3), "x": torch.nn.Linear(2, 2)})
+    before = {n: p.detach().clone() for n, p in model.double()["layer"].named_parameters()}
+    config = peft.LoraConfig(target_modules=["x"], modules_to_save=["layer"])
+    peft_model = peft.get_peft_model(model, config).double()
+    with torch.no_grad():
+        for parameter in peft_model.parameters():
+            parameter.add_(1)
+    peft_model.save_pretrained(tmp_path)
+    state = open_checkpoint(tmp_path)
+    tensors = {
+        key.removeprefix(f"{PREFIX}."): torch.from_numpy(state.read(key).copy())
+        for key in state.tensors
+        if key.startswith(f"{PREFIX}.")
+    }
+    adapter = bound(tensors, before["weight"], prefix=PREFIX)
+    half = bound(tensors, before["weight"], scale=0.5, prefix=PREFIX)
+    assert adapter.ledger.to_json()["used"] == len(tensors) == 2
+    for tensor, wanted in peft_model.merge_and_unload()["layer"].named_parameters():
+        assert relative(merged(adapter, weight=before[tensor], tensor=tensor), wanted) < 1e-15
+        middle = (before[tensor] + wanted) / 2
+        assert relative(merged(half, weight=before[tensor], tensor=tensor), middle) < 1e-15
+
+
 def test_a_configuration_in_the_metadata_is_the_same(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = trained(lora(use_rslora=True), torch.nn.Linear(16, 24))
