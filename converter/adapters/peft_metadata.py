@@ -120,9 +120,15 @@ def _check(path: Path, config: Mapping[str, Any]) -> None:
             f"{path}: its training began by changing the checkpoint (init_lora_weights {start!r}): "
             "save it with PEFT's path_initial_model_for_weight_conversion, or merge it with PEFT"
         )
-    version = [int(n) for n in re.findall(r"\d+", str(config.get("peft_version", "0.0")))[:2]]
-    if kind == "OFT" and config.get("use_cayley_neumann") and tuple(version) < SAME_SERIES:
+    if kind == "OFT" and _another_oft(config):
         raise InputError(
-            f"{path}: an OFT of PEFT before 0.18, whose Cayley-Neumann series was another: merge "
-            "it with the PEFT that trained it, and give the merged model"
+            f"{path}: an OFT of PEFT before 0.18, which computed it in another way: merge it with "
+            "the PEFT that trained it, and give the merged model"
         )
+
+
+def _another_oft(config: Mapping[str, Any]) -> bool:
+    """Whether it is of a PEFT that no later one reads, or whose series was cut elsewhere."""
+    version = [int(n) for n in re.findall(r"\d+", str(config.get("peft_version", "0.0")))[:2]]
+    other_series = bool(config.get("use_cayley_neumann")) and tuple(version) < SAME_SERIES
+    return other_series or "oft_block_size" not in config

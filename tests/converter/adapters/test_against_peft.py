@@ -260,6 +260,9 @@ def save(folder: Path, config: dict[str, Any] | None, name: str = "adapter_model
     return folder / name
 
 
+OLD_OFT = {"peft_type": "OFT", "oft_block_size": 32, "use_cayley_neumann": True}
+
+
 @pytest.mark.parametrize(
     ("config", "reason"),
     [
@@ -267,8 +270,9 @@ def save(folder: Path, config: dict[str, Any] | None, name: str = "adapter_model
         ({"peft_type": "PeftType.ADALORA"}, "PEFT's ADALORA, "),
         ({"peft_type": "LORA", "kasa_config": {"beta": 1}}, "PEFT's kasa_config, not merged"),
         ({"init_lora_weights": "pissa_niter_4"}, "began by changing the checkpoint"),
-        ({"peft_type": "OFT", "use_cayley_neumann": True}, "an OFT of PEFT before 0.18"),
-        ({"peft_type": "OFT", "use_cayley_neumann": True, "peft_version": "0.17.1"}, "before 0.18"),
+        ({"peft_type": "OFT", "r": 8, "peft_version": "0.18.0"}, "an OFT of PEFT before 0.18"),
+        ({**OLD_OFT, "peft_version": "0.17.1"}, "an OFT of PEFT before 0.18"),
+        (OLD_OFT, "an OFT of PEFT before 0.18"),
         (None, "adapter_config.json: not found; .*put both into one folder"),
     ],
     ids=str,
