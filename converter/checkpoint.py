@@ -15,6 +15,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from converter.quantised import BLOCKS, dequantise
 from converter.weights import Array
 
 DTYPES: dict[str, np.dtype[Any]] = {
@@ -37,10 +38,16 @@ DTYPES: dict[str, np.dtype[Any]] = {
 """Dtypes under the names of the safetensors format; values are little-endian."""
 
 
+def element_bytes(dtype: str) -> int:
+    """Bytes that one element takes once it is read; quantised ones become float32."""
+    return 4 if dtype in BLOCKS else DTYPES[dtype].itemsize
+
+
 @dataclass(frozen=True)
 class TensorInfo:
     """One tensor's place: bytes `begin` to `end` of `file`, holding `shape` elements of `dtype`.
 
+    `dtype` is one of `DTYPES` or a quantised one, of `converter.quantised.BLOCKS`.
     `strides`, in elements, is given where the elements are not in row-major order. `scale` is
     the place of a factor (one number, or one per row) by which scaled float8 is multiplied.
     `added` and `subtracted` are tensors of as many elements whose values go into this one's.
@@ -109,7 +116,7 @@ class Checkpoint:
     def read(self, name: str) -> Array:
         """One tensor: a read-only view of the file.
 
-        A scaled one is a new float32 array, a sum a new float64 array.
+        A scaled or quantised one is a new float32 array, a sum a new float64 array.
         """
         info = self.tensors[name]
         if len(info.terms) == 1:
@@ -134,6 +141,11 @@ class Checkpoint:
         if info.file not in self._maps:
             with info.file.open("rb") as file:
                 self._maps[info.file] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        if info.dtype in BLOCKS:
+            stored = np.frombuffer(
+                self._maps[info.file], np.uint8, info.end - info.begin, info.begin
+            )
+            return dequantise(stored, info.dtype, info.shape)
         dtype = DTYPES[info.dtype]
         count = (info.end - info.begin) // dtype.itemsize
         flat = np.frombuffer(self._maps[info.file], dtype, count, info.begin)

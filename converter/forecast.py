@@ -17,7 +17,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from converter.bundle import GRAPH_FILE, Bundle, BundleComponent
-from converter.checkpoint import DTYPES
+from converter.checkpoint import element_bytes
 from converter.cost import Cost
 from converter.errors import InputError
 from converter.families.rules import TensorRule
@@ -132,7 +132,7 @@ def _in_flight(needed: Sequence[TensorRule], source: Source) -> int:
     file = source.model.file
     ordered = sorted(needed, key=lambda rule: file.position(rule.source))
     held = [
-        size * DTYPES[file.tensors[rule.source].dtype].itemsize + 4 * min(size, BLOCK)
+        size * element_bytes(file.tensors[rule.source].dtype) + 4 * min(size, BLOCK)
         for rule in ordered
         if (size := math.prod(rule.shape))
     ]

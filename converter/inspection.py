@@ -1,7 +1,7 @@
 """What a file is, from its header alone: kind, family, parts, hyper-parameters, dtypes."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from converter.families.controlnet import DIFFERENCE, home, is_controlnet
 from converter.families.detect import NOT_EXPORTED, checkpoint_family
 from converter.families.prediction import Prediction, detect_prediction
 from converter.families.registry import FAMILIES
+from converter.families.rules import TensorRule
 from converter.families.unet import UNET_PREFIX
 from converter.families.vae import VAE_PREFIX
 from converter.families.variants import variant
@@ -148,7 +149,7 @@ def inspect_model(model: Model) -> Inspection:
         components = _components(tensors, kind, architecture)
         stated = stated_prediction(model.file.configs)
         prediction = stated or detect_prediction(tensors, model.file.metadata, family, architecture)
-    problems = tensor_problems(tensors, architecture) if kind != "lora" else []
+    problems = tensor_problems(tensors, architecture, model.called) if kind != "lora" else []
     if family in NOT_EXPORTED:
         problems = [f"{family} is not exported: {NOT_EXPORTED[family]}"]
     return Inspection(
@@ -209,12 +210,18 @@ def _adapter(file: Checkpoint, family: str) -> AdapterFacts:
     )
 
 
-def tensor_problems(tensors: Tensors, architecture: Architecture | None) -> list[str]:
-    """Check names and shapes against the family's table, both ways, all offenders named."""
+def tensor_problems(
+    tensors: Tensors,
+    architecture: Architecture | None,
+    called: Callable[[Mapping[str, str]], Mapping[str, str]] = lambda _: {},
+) -> list[str]:
+    """Check names and shapes against the family's table, both ways, all offenders named.
+
+    `called` is that of `Model`: offenders have the names of the files themselves.
+    """
     if architecture is None:
         return []
-    family = FAMILIES[architecture.family]
-    problems = []
+    wrong: list[tuple[str, TensorRule]] = []
     expected: set[str] = set()
     for component in available(architecture):
         for rule in rules(component, architecture, tensors):
@@ -222,16 +229,38 @@ def tensor_problems(tensors: Tensors, architecture: Architecture | None) -> list
             if rule.source in expected:  # a fused tensor is checked once
                 continue
             expected.add(rule.source)
-            if info is None and rule.needed:
-                problems.append(f"{component}: {rule.source} is missing")
-            elif info is not None and not rule.accepts(info.shape):
-                found, wanted = list(info.shape), list(rule.stored_shape)
-                problems.append(f"{component}: {rule.source} is {found}, {wanted} was expected")
+            if (info is None and rule.needed) or (info and not rule.accepts(info.shape)):
+                wrong.append((component, rule))
         if is_controlnet(component):
             expected.add(home(component) + DIFFERENCE)
+    odd = _unknown(tensors, architecture, expected)
+    if not wrong and not odd:
+        return []
+    own = called({rule.source: rule.name for _, rule in wrong})
+    return [
+        *(_problem(c, rule, own.get(rule.source), tensors.get(rule.source)) for c, rule in wrong),
+        *(f"{_where(n, own, tensors[n])} belongs to no known layer" for n in odd),
+    ]
+
+
+def _unknown(tensors: Tensors, architecture: Architecture, expected: Collection[str]) -> list[str]:
+    """The tensors within the parts that no table knows."""
+    family = FAMILIES[architecture.family]
     owned = tuple(p for c in available(architecture) for p in family.prefixes(c))
-    for name in tensors:
-        known = name in expected or name.startswith(family.unused)
-        if name.startswith(owned) and not known:
-            problems.append(f"{name} {list(tensors[name].shape)} belongs to no known layer")
-    return problems
+    unused = tuple(family.unused)
+    return [
+        n for n in tensors if n.startswith(owned) and n not in expected and not n.startswith(unused)
+    ]
+
+
+def _problem(component: str, rule: TensorRule, own: str | None, info: TensorInfo | None) -> str:
+    name = f"{component}: {own or rule.source}"
+    if info is None:
+        return f"{name} is missing"
+    return f"{name} is {list(info.shape)}, {list(rule.stored_shape)} was expected"
+
+
+def _where(name: str, own: Mapping[str, str], info: TensorInfo) -> str:
+    """Name a tensor and its shape; of several files of one name also the folder."""
+    there = f" of {info.file.parent.name}/{info.file.name}" if name in own else ""
+    return f"{own.get(name, name)} {list(info.shape)}{there}"

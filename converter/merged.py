@@ -17,7 +17,7 @@ from converter.weights import Array, TensorSpec
 from passes.linked_weights import Link
 from passes.weights import TRANSPOSED, Place
 
-STREAM_FORMAT = "1"
+STREAM_FORMAT = "2"
 """Raise it whenever the same sources would give other bytes."""
 
 WIDENED = ("F32", "F16", "BF16")

@@ -35,13 +35,26 @@ class Model:
     """A model's tensors under the original single-file names, and what was found on the way.
 
     `spellings` maps the parts to the names that their files use, `has_ema` tells whether there
-    are EMA copies, `roles` maps each file to what it was given as.
+    are EMA copies, `roles` maps each file to what it was given as, `layouts` the homes of the
+    parts that were found in another layout to how they are there.
     """
 
     file: Checkpoint
     spellings: Mapping[str, str]
     has_ema: bool
     roles: Mapping[Path, str]
+    layouts: Mapping[str, Part] = field(default_factory=dict)
+
+    def called(self, wanted: Mapping[str, str]) -> dict[str, str]:
+        """What the files themselves call tensors; `wanted` maps names here to the modules'.
+
+        Those that the files call as they are called here are left out.
+        """
+        found: dict[str, str] = {}
+        for home, part in self.layouts.items():
+            mine = {n.removeprefix(home): name for n, name in wanted.items() if n.startswith(home)}
+            found |= {home + original: own for original, own in part.called(mine).items()}
+        return {name: own for name, own in found.items() if name != own}
 
 
 @dataclass(frozen=True)
@@ -106,8 +119,10 @@ def assemble(
     whole = _single_file(base, parts)
     has_ema = bool(ema_copies(whole.tensors))
     whole = replace(choose_ema(whole) if ema else whole, configs=_configs(base, given))
-    spellings = {part: part_found.spelling for part, part_found in parts.items()}
-    return Model(whole, spellings, has_ema, _roles(base, given))
+    spellings = {part: part_found.spelling.words for part, part_found in parts.items()}
+    places = homes(_family(base.tensors, parts), filter(is_controlnet, parts))
+    layouts = {home: parts[part] for part, home in places.items() if part in parts}
+    return Model(whole, spellings, has_ema, _roles(base, given), layouts)
 
 
 def _configs(base: Checkpoint, given: Mapping[str, Checkpoint]) -> dict[str, Path]:

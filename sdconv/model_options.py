@@ -61,8 +61,8 @@ Lora = Annotated[
     typer.Option(
         "-l",
         "--lora",
-        help="LoRA (any kind) to merge: FILE, FILE:0.8 or FILE:0.8,unet=1,text=0.5,down.1=0.3; "
-        "may be repeated.",
+        help="LoRA (any kind; a file, or PEFT's folder) to merge: FILE, FILE:0.8 or "
+        "FILE:0.8,unet=1,text=0.5,down.1=0.3; may be repeated.",
     ),
 ]
 ClipSkip = Annotated[

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,8 @@ class TensorChange:
     """What an adapter does to one tensor: formula, keys and factors.
 
     `strength` is alpha / rank (1 where the kind knows none), `scale` the user's. `dora` is the key
-    of DoRA's magnitudes with the axis that they run along.
+    of DoRA's magnitudes with the axis that they run along. `settings` are the numbers of PEFT's
+    configuration that the formula takes.
     """
 
     kind: Kind
@@ -30,6 +31,7 @@ class TensorChange:
     scale: float
     rank: int | None
     dora: tuple[str, int] | None = None
+    settings: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def multiplicative(self) -> bool:
@@ -42,6 +44,7 @@ class TensorChange:
         A scale other than 1 goes that share of the way to the fully adapted weight.
         """
         parts = {part: _read(file, key) for part, key in self.keys.items()}
+        parts |= {name: np.array(value) for name, value in self.settings.items()}
         change = self.kind.change(weight, parts).reshape(weight.shape)
         change *= self.strength
         if self.dora is not None:
@@ -63,7 +66,8 @@ def _read(file: Checkpoint, key: str) -> Array:
 class Adapter:
     """An adapter file and its changes: component -> tensor name -> change.
 
-    `content` is the file's BLAKE3. `lcm` says that it is an LCM-LoRA.
+    `content` is the file's BLAKE3, `config` that of PEFT's configuration beside it. `lcm` says
+    that it is an LCM-LoRA.
     """
 
     choice: AdapterChoice
@@ -72,6 +76,14 @@ class Adapter:
     changes: Mapping[str, Mapping[str, TensorChange]]
     ledger: Ledger
     lcm: bool = False
+    config: str | None = None
+
+    @property
+    def made_from(self) -> str:
+        """The hash of everything that its changes were read from."""
+        if self.config is None:
+            return self.content
+        return content_key({"file": self.content, "config": self.config})
 
     def active(self, component: str) -> Mapping[str, TensorChange]:
         """The changes of a component whose scale is not 0."""
@@ -80,7 +92,7 @@ class Adapter:
     def identity(self, component: str) -> str:
         """Everything that this adapter does to a component depends on: its file and the scales."""
         scales = {name: change.scale for name, change in self.active(component).items()}
-        return content_key({"file": self.content, "scales": scales})
+        return content_key({"file": self.made_from, "scales": scales})
 
     def record(self) -> dict[str, Any]:
         """As it stands in `bundle.json`."""
@@ -94,6 +106,7 @@ class Adapter:
             "scales": self.choice.scales,
             "rank": sorted({c.rank for c in changes if c.rank is not None}),
             "blake3": self.content,
+            **({} if self.config is None else {"config_blake3": self.config}),
             "identities": {c: self.identity(c) for c in self.changes if self.active(c)},
             "lcm": self.lcm,
             "modules": {component: len(t) for component, t in self.changes.items()},

@@ -18,6 +18,11 @@ Parts = Mapping[str, Array]
 """Part -> values, float64, in the shape stored."""
 
 
+def never(_: Shape) -> str | None:
+    """Say that weights of every shape can be changed."""
+    return None
+
+
 def no_rank(_: Shapes) -> int | None:
     """Say that `alpha` does not scale the change."""
     return None
@@ -33,6 +38,12 @@ class Kind:
     the weight's shape or flattened; the weight it is given is float64 and must not be written to.
     `rank` is what divides `alpha` (None: `alpha` has no such meaning). `multiplicative` kinds read
     the weight, so their order matters. `tensor` is the module's tensor that is changed.
+
+    Of PEFT: `settings` names values of its configuration that join the parts, as scalars, where
+    there is one (`PeftSettings.values`); `needs` may ask for them. `peft_rank` tells that its
+    configuration's `r` divides `alpha` where the shapes tell no rank. `bias` is what the same keys
+    do to the module's bias, where it has one that fits. `outputs` is the weight's axis of the
+    layer's outputs. `refuse` says why weights of a shape cannot be changed, if they cannot.
     """
 
     name: str
@@ -43,10 +54,20 @@ class Kind:
     rank: Callable[[Shapes], int | None] = no_rank
     multiplicative: bool = False
     tensor: str = "weight"
+    settings: tuple[str, ...] = ()
+    peft_rank: bool = False
+    bias: "Kind | None" = None
+    outputs: int = 0
+    refuse: Callable[[Shape], str | None] = never
 
     def whole(self, parts: Collection[str]) -> bool:
         """Whether these parts are enough."""
         return any(need <= set(parts) for need in self.needs)
+
+
+def all_scalars(shapes: Shapes, names: Collection[str]) -> bool:
+    """Whether each of these parts, where it is there, is one number."""
+    return all(prod(shapes.get(name, ())) == 1 for name in names)
 
 
 def flat(shape: Shape) -> Shape:

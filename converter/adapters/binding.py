@@ -23,6 +23,7 @@ from converter.adapters.ledger import Ledger, Status
 from converter.adapters.peft_metadata import PeftSettings
 from converter.adapters.registry import KINDS
 from converter.checkpoint import Checkpoint
+from converter.containers.adapter_folder import CONFIG
 from converter.families.rules import TensorRule
 
 Parts = Mapping[str, str]
@@ -71,12 +72,12 @@ class Binding:
     choice: AdapterChoice
     model: AdaptedModel
     file: Checkpoint
+    peft: PeftSettings
     ledger: Ledger = field(default_factory=Ledger)
     changes: dict[str, dict[str, TensorChange]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Bind every key."""
-        self._peft = PeftSettings(self.file.path, self.file.metadata)
         split = [s for key in self.file.tensors if (s := self._split(key)) is not None]
         for flat, keys in group_keys(split).items():
             self._bind_module(flat, keys)
@@ -113,38 +114,75 @@ class Binding:
         keys = [*parts.values(), *shared.values()]
         tensor = f"{module}.{kind.tensor}"
         shape = self.model.shapes[component].get(tensor)
-        shapes = {part: self.file.tensors[key].shape for part, key in parts.items()}
-        if not kind.whole(parts):
+        settings = self.peft.values(component, module, kind.settings)
+        known = {**self._shapes(parts), **dict.fromkeys(settings, ())}
+        told = {**known, **dict.fromkeys(kind.settings, ())}
+        if not kind.whole(told):
             needed = " or ".join(" + ".join(sorted(need)) for need in kind.needs)
             reason = f"{kind.name} is not whole: it needs {needed}"
             self.ledger.add(keys, Status.UNUSED, reason)
         elif shape is None:
             self.ledger.add(keys, Status.UNUSED, f"the module has no {kind.tensor}")
+        elif (why := kind.refuse(shape)) is not None:
+            self.ledger.add(keys, Status.UNUSED, why)
         elif tensor in self.changes.get(component, {}):
             reason = "other keys change the same tensor"  # and what they share is theirs
             self.ledger.add(parts.values(), Status.UNUSED, reason)
-        elif not _fits(kind, shapes, shape) or not self._shared_fit(shared, shape):
+        elif not _fits(kind, told, shape) or not self._shared_fit(kind, shared, shape):
             reason = f"it does not fit a {kind.tensor} of {list(shape)}"
             self.ledger.add(keys, Status.WRONG_SHAPE, reason)
+        elif not (kind.whole(known) and _fits(kind, known, shape)):
+            missing = ", ".join(name for name in kind.settings if name not in settings)
+            reason = f"PEFT's {CONFIG} has to tell {missing}, and none beside it does"
+            self.ledger.add(keys, Status.UNUSED, reason)
         elif tensor in self.model.idle.get(component, ()):
             reason = f"of the {component}'s layers past the hidden state that this export takes"
             self.ledger.add(keys, Status.NOT_EXPORTED, reason)
         else:
-            change = self._change(Place(component, module, tensor, shape), kind, parts, shared)
-            self.changes.setdefault(component, {})[tensor] = change
+            place = Place(component, module, tensor, shape)
+            changes = self.changes.setdefault(component, {})
+            changes[tensor] = self._change(place, kind, parts, shared, settings)
             self.ledger.add(keys, Status.USED, f"changes {component} {tensor}")
+            self._bind_bias(place, kind, parts, settings)
 
-    def _shared_fit(self, shared: Parts, weight: Shape) -> bool:
-        shapes = {part: self.file.tensors[key].shape for part, key in shared.items()}
+    def _bind_bias(
+        self, place: Place, kind: Kind, parts: Parts, settings: Mapping[str, float]
+    ) -> None:
+        """Add what the keys of a weight also do to its module's bias, if it has one."""
+        changes, tensor = self.changes[place.component], f"{place.module}.bias"
+        shape = self.model.shapes[place.component].get(tensor)
+        also = kind.bias
+        if also is None or shape is None or tensor in changes or not also.whole(parts):
+            return
+        if _fits(also, self._shapes(parts), shape):
+            bias = Place(place.component, place.module, tensor, shape)
+            changes[tensor] = self._change(bias, also, parts, {}, settings)
+
+    def _shapes(self, parts: Parts) -> dict[str, Shape]:
+        return {part: self.file.tensors[key].shape for part, key in parts.items()}
+
+    def _shared_fit(self, kind: Kind, shared: Parts, weight: Shape) -> bool:
+        shapes = self._shapes(shared)
         return prod(shapes.pop("alpha", ())) == 1 and all(
-            dora.kept_axis(part, shape, weight) is not None for part, shape in shapes.items()
+            dora.kept_axis(part, shape, weight, kind.outputs) is not None
+            for part, shape in shapes.items()
         )
 
-    def _change(self, place: Place, kind: Kind, parts: Parts, shared: Parts) -> TensorChange:
-        rank = kind.rank({part: self.file.tensors[key].shape for part, key in parts.items()})
+    def _change(
+        self,
+        place: Place,
+        kind: Kind,
+        parts: Parts,
+        shared: Parts,
+        settings: Mapping[str, float],
+    ) -> TensorChange:
+        rank = kind.rank(self._shapes(parts))
+        if rank is None and kind.peft_rank:
+            rank = self.peft.rank(place.component, place.module)
         decomposition = None
         for part in sorted(dora.PARTS & shared.keys()):
-            axis = dora.kept_axis(part, self.file.tensors[shared[part]].shape, place.shape)
+            magnitude = self.file.tensors[shared[part]].shape
+            axis = dora.kept_axis(part, magnitude, place.shape, kind.outputs)
             assert axis is not None  # `_shared_fit` was asked
             decomposition = shared[part], axis
         return TensorChange(
@@ -154,14 +192,15 @@ class Binding:
             scale=self.choice.scale_of(place.component, place.module),
             rank=rank,
             dora=decomposition,
+            settings=settings,
         )
 
     def _strength(self, place: Place, rank: int, alpha_key: str | None) -> float:
         """Return alpha / rank; a missing `alpha` means that it is the rank, for rsLoRA its root."""
-        alpha = self._peft.alpha(place.component, place.module)
+        alpha = self.peft.alpha(place.component, place.module)
         if alpha_key is not None:
             alpha = float(self.file.read(alpha_key).reshape(-1)[0])
-        return 1.0 if alpha is None else alpha / self._peft.divisor(place.component, rank)
+        return 1.0 if alpha is None else alpha / self.peft.divisor(place.component, rank)
 
 
 def _fits(kind: Kind, shapes: Shapes, weight: Shape) -> bool:

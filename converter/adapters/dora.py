@@ -2,8 +2,9 @@
 
 The norm runs over each output (or each input) of the *changed* weight. Sources:
 https://arxiv.org/abs/2402.09353; `dora_scale` as in LyCORIS and kohya's forks, where its shape says
-which axis is meant; `lora_magnitude_vector` as in PEFT, where it is always the outputs, although
-for a convolution it is stored as [1, outputs, 1, 1].
+which axis is meant; `lora_magnitude_vector` as in PEFT, where it is always the layer's outputs
+(of an embedding the weight's second axis), although for a convolution it is stored as
+[1, outputs, 1, 1].
 """
 
 from math import prod
@@ -22,12 +23,15 @@ ENDINGS = {
 PARTS = frozenset(ENDINGS.values())
 
 
-def kept_axis(part: str, magnitude: Shape, weight: Shape) -> int | None:
-    """0 where there is a magnitude per output, 1 where per input, None where it does not fit."""
+def kept_axis(part: str, magnitude: Shape, weight: Shape, outputs: int = 0) -> int | None:
+    """The weight's axis that the magnitudes run along, None where they do not fit.
+
+    `outputs` is its axis of the layer's outputs.
+    """
     if len(weight) < 2:
         return None
     if part == "magnitude":
-        return 0 if prod(magnitude) == weight[0] else None
+        return outputs if prod(magnitude) == weight[outputs] else None
     ones = [1] * (len(weight) - 2)
     if magnitude in ((weight[0],), (weight[0], 1), (weight[0], 1, *ones)):
         return 0

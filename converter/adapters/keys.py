@@ -6,12 +6,14 @@ Trainers write the same module as ``lora_unet_down_blocks_0_...`` (kohya, OneTra
 each, without collisions, so no pattern is needed.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 
 from converter.adapters import dora
 from converter.adapters.base import Kind, Shapes
+from converter.adapters.difference import WHOLE
 from converter.adapters.registry import ENDINGS, KINDS
 from converter.families.rules import TensorRule
 from converter.families.unet import UNET_PREFIX
@@ -40,6 +42,13 @@ PREFIXES = {
 
 OLD_TEXT_NAMES = {"q_proj": "to_q", "k_proj": "to_k", "v_proj": "to_v", "out_proj": "to_out_0"}
 """Old diffusers named the layers of a text encoder's attention as those of a UNet's."""
+
+PEFT = "base_model.model."
+"""Before the module's name in the keys of PEFT."""
+MODEL_TENSOR = re.compile(r"(?:\.base_layer|\.modules_to_save)?\.(weight|bias)$")
+"""How a key of PEFT ends that is a tensor of the model itself."""
+OF_PARTS = tuple(e for e in ENDINGS if e.count(".") > 1 and e.endswith((".weight", ".bias")))
+"""Endings of the parts of an adapter that look like one."""
 
 Table = Mapping[str, tuple[str, str]]
 """Spelling of a module -> (component, module name)."""
@@ -70,8 +79,10 @@ class ModuleKeys:
 @lru_cache(maxsize=1 << 16)
 def split_key(key: str) -> AdapterKey | None:
     """Split a key (remembered: many ask for each); None when its ending is not known."""
-    name = key.replace("base_model.model.", "").replace(".processor.", ".")
+    name = key.replace(PEFT, "").replace(".processor.", ".")
     name = name.replace(".default.", ".").removesuffix(".default")
+    if PEFT in key and not name.endswith(OF_PARTS):
+        name = MODEL_TENSOR.sub(rf"{WHOLE}\1", name)
     for ending, (kind, part) in ENDINGS.items():
         if name.endswith(ending):
             module = name.removesuffix(ending)
@@ -136,6 +147,7 @@ def module_table(rules: Mapping[str, Iterable[TensorRule]]) -> Table:
             for path in _paths(rule, module):
                 for prefix in PREFIXES[component]:
                     table[prefix + path] = component, module
+                table.setdefault(path, (component, module))  # the adapter of a text encoder alone
     return table
 
 

@@ -9,6 +9,7 @@ from converter.adapters.family import adapter_family
 from converter.adapters.keys import adapter_kind, split_key
 from converter.adapters.lcm import is_lcm
 from converter.adapters.ledger import LEFT_OUT, Ledger, Status
+from converter.adapters.peft_metadata import PeftSettings
 from converter.checkpoint import Checkpoint
 from converter.containers.opening import open_checkpoint
 from converter.errors import InputError
@@ -42,16 +43,18 @@ def load_adapter(choice: AdapterChoice, model: AdaptedModel) -> Adapter:
     """
     choice.check_names(model.modules.values())
     file = open_checkpoint(choice.path)
+    peft = PeftSettings(file.path, file.metadata)
     _check_file(file, model.family)
-    binding = Binding(choice, model, file)
+    binding = Binding(choice, model, file, peft)
     modules = {split.module for split in map(split_key, file.tensors) if split is not None}
     return Adapter(
         choice=choice,
-        content=blake3_of(choice.path),
+        content=blake3_of(file.path),
         file=file,
         changes=binding.changes,
         ledger=binding.ledger,
         lcm=is_lcm(modules, file.metadata),
+        config=None if peft.config is None else blake3_of(peft.config),
     )
 
 

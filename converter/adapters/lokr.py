@@ -1,7 +1,7 @@
 """LoKr: ``alpha / rank * kron(w1, w2)``; each factor whole, or itself of low rank.
 
 Sources: https://arxiv.org/abs/2212.10650; keys, Tucker form (t2) and the rule that two whole
-factors know no `alpha` as in LyCORIS.
+factors know no `alpha` as in LyCORIS. PEFT divides its `alpha` by its `r` for whole factors too.
 """
 
 from math import prod
@@ -66,4 +66,5 @@ LOKR = Kind(
     fits=fits,
     change=change,
     rank=rank,
+    peft_rank=True,
 )

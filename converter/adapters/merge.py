@@ -43,9 +43,9 @@ class Merger:
     def depends_on(self, name: str) -> list[tuple[str, float]]:
         """What a merged tensor depends on besides the checkpoint's, in the order of merging.
 
-        The hash of each adapter's file, and the scale.
+        The hash of each adapter's files, and the scale.
         """
-        return [(a.content, c.scale) for _, a, c in self._changes.get(name, ())]
+        return [(a.made_from, c.scale) for _, a, c in self._changes.get(name, ())]
 
     def adopt(self, name: str, earlier: Changes) -> None:
         """Take over the norms of a tensor that was merged earlier from what it depends on now.

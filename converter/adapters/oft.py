@@ -35,13 +35,14 @@ def change(weight: Array, parts: Parts) -> Array:
     rows = matrix(weight)
     blocks = parts.get("oft_blocks")
     if blocks is None:
-        rotated = _block_product(parts["oft_diag"].swapaxes(-1, -2), rows)
+        rotated = block_product(parts["oft_diag"].swapaxes(-1, -2), rows)
     else:
-        rotation = _cayley(blocks, _bound(parts, len(rows)))
+        skew = blocks - blocks.swapaxes(-1, -2)
+        rotation = cayley(_bounded(skew, _bound(parts, len(rows))))
         if blocks.ndim == 4:
             rotated = _butterfly(rotation, rows)
         else:
-            rotated = _block_product(rotation.swapaxes(-1, -2), rows)
+            rotated = block_product(rotation.swapaxes(-1, -2), rows)
     if "rescale" in parts:
         rotated *= parts["rescale"].reshape(-1, 1)
     rotated -= rows
@@ -52,18 +53,21 @@ def _bound(parts: Parts, outputs: int) -> float:
     return float(parts["alpha"].reshape(())) * outputs if "alpha" in parts else 0.0
 
 
-def _cayley(blocks: Array, bound: float) -> Array:
-    """Rotations of skew-symmetric blocks, whose common norm is at most `bound` (0: any)."""
-    skew = blocks - blocks.swapaxes(-1, -2)
+def _bounded(skew: Array, bound: float) -> Array:
+    """Shrink all blocks together to a norm of at most `bound` (0: any)."""
     norm = float(np.linalg.norm(skew))
-    if 0 < bound < norm:
-        skew *= bound / norm
-    identity = np.eye(blocks.shape[-1])
+    return skew * (bound / norm) if 0 < bound < norm else skew
+
+
+def cayley(skew: Array) -> Array:
+    """Return the rotations ``(I + Q) (I - Q)^-1`` of skew-symmetric blocks [..., size, size]."""
+    identity = np.eye(skew.shape[-1])
     rotation: Array = (identity + skew) @ np.linalg.inv(identity - skew)
     return rotation
 
 
-def _block_product(blocks: Array, rows: Array) -> Array:
+def block_product(blocks: Array, rows: Array) -> Array:
+    """Multiply a block-diagonal matrix, blocks [number, size, size], with [number * size, any]."""
     number, size, _ = blocks.shape
     return (blocks @ rows.reshape(number, size, -1)).reshape(rows.shape)
 
@@ -73,7 +77,7 @@ def _butterfly(stages: Array, rows: Array) -> Array:
     for index, blocks in enumerate(stages):
         length = 2**index * half
         runs = rows.reshape(-1, 2, length, rows.shape[1]).swapaxes(1, 2)
-        mixed = _block_product(blocks, runs.reshape(rows.shape))
+        mixed = block_product(blocks, runs.reshape(rows.shape))
         runs = mixed.reshape(-1, length, 2, rows.shape[1]).swapaxes(1, 2)
         rows = runs.reshape(rows.shape)
     return rows

@@ -2,15 +2,20 @@
 
 from converter.adapters import dora
 from converter.adapters.base import Kind
-from converter.adapters.difference import DIFFERENCES
+from converter.adapters.boft_peft import PEFT_BOFT
+from converter.adapters.difference import DIFFERENCES, WHOLE_TENSORS
 from converter.adapters.glora import GLORA
 from converter.adapters.ia3 import IA3
 from converter.adapters.loha import LOHA
 from converter.adapters.lokr import LOKR
-from converter.adapters.lora import LORA
+from converter.adapters.lora import LORA, LORA_BIAS, LORA_EMBEDDING
 from converter.adapters.oft import OFT
+from converter.adapters.oft_peft import PEFT_OFT, PEFT_OFT_EMBEDDING
 
-KINDS: tuple[Kind, ...] = (LORA, LOHA, LOKR, GLORA, OFT, IA3, *DIFFERENCES)
+KINDS: tuple[Kind, ...] = (
+    LORA, LORA_BIAS, LORA_EMBEDDING, LOHA, LOKR, GLORA,
+    OFT, PEFT_OFT, PEFT_OFT_EMBEDDING, PEFT_BOFT, IA3, *DIFFERENCES, *WHOLE_TENSORS,
+)  # fmt: skip
 
 SHARED = {".alpha": "alpha", **dora.ENDINGS}
 """Endings of parts that go with whatever kind a module has."""

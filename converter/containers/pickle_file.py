@@ -11,10 +11,10 @@ import zipfile
 from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, Any
 
 from converter.checkpoint import DTYPES, Checkpoint
-from converter.containers.pickle_program import LARGEST_PROGRAM, ProgramError, run
+from converter.containers.pickle_program import LARGEST_PROGRAM, Called, ProgramError, run
 from converter.containers.torch_pickle import StoredTensor, build, place, state_dict, texts
 from converter.errors import InputError
 
@@ -102,23 +102,31 @@ def _read_legacy(path: Path, file: IO[bytes]) -> Read:
         raise ProgramError("it does not begin like torch's")
     run(program, build)  # the protocol
     run(program, build)  # the system; every one that runs torch is little-endian
-    value = run(program, build)
-    tensors = state_dict(path, value)
+    widths: dict[str, int] = {}
+
+    def noting_widths(called: Called, arguments: tuple[Any, ...]) -> object:
+        made = build(called, arguments)
+        if isinstance(made, StoredTensor) and made.dtype is not None:
+            widths[made.storage.key] = DTYPES[made.dtype].itemsize
+        return made
+
+    value = run(program, noting_widths)
     keys = run(program, build)
-    widths = {t.storage.key: DTYPES[t.dtype].itemsize for t in tensors.values() if t.dtype}
-    size = path.stat().st_size
-    storages = _legacy_storages(file, keys, widths, program.tell(), size)
-    return tensors, storages, texts(value)
+    storages = _legacy_storages(file, keys, widths, program.tell(), path.stat().st_size)
+    return state_dict(path, value), storages, texts(value)
 
 
 def _legacy_storages(
     file: IO[bytes], keys: object, widths: Mapping[str, int], begin: int, size: int
 ) -> Storages:
-    """Walk over the storages: each is 8 bytes of length in elements, then the elements."""
+    """Walk over the storages: each is 8 bytes of length in elements, then the elements.
+
+    `widths` maps keys to the bytes of an element, of all tensors, wanted or not.
+    """
     storages: dict[str, tuple[int, int]] = {}
     for key in keys if isinstance(keys, list) else []:
         if not isinstance(key, str) or key not in widths:
-            raise ProgramError("it has storages of tensors outside the state dict")
+            raise ProgramError("it has storages that no tensor of a known dtype lies in")
         count = int.from_bytes(_bytes(file, begin, 8), "little")
         storages[key] = begin + 8, count * widths[key]
         begin += 8 + storages[key][1]

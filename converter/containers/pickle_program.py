@@ -55,7 +55,9 @@ class PersistentId:
     value: object
 
 
-Build = Callable[[Global, tuple[Any, ...]], object]
+Called = Global | PersistentId
+"""What a pickle may call: a name, or something outside it."""
+Build = Callable[[Called, tuple[Any, ...]], object]
 
 
 def run(file: IO[bytes], build: Build) -> Any:
@@ -125,7 +127,7 @@ class _Machine:
         self.memo[len(self.memo) if index is None else int(index)] = self.stack[-1]
 
     def call(self, function: object, arguments: object) -> None:
-        if isinstance(function, Global) and isinstance(arguments, tuple):
+        if isinstance(function, Called) and isinstance(arguments, tuple):
             self.stack.append(self.build(function, arguments))
         else:
             self.stack.append(Placeholder(function))

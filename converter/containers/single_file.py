@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from converter.checkpoint import Checkpoint
+from converter.containers.gguf_file import open_gguf
 from converter.containers.pickle_file import open_pickle
 from converter.containers.safetensors_file import open_safetensors
 from converter.containers.scaled_float8 import descaled
@@ -19,7 +20,7 @@ def open_file(path: Path) -> Checkpoint:
     with path.open("rb") as file:
         first = file.read(8)
     if first.startswith(GGUF):
-        raise InputError(f"{path}: a GGUF file, which is not read yet: give a .safetensors file")
+        return open_gguf(path)
     if first == LFS_POINTER:
         raise InputError(f"{path}: a Git LFS pointer, not the file itself: run 'git lfs pull'")
     if first.startswith(ZIP) or _is_bare_pickle(path, first):

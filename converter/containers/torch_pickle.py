@@ -5,13 +5,14 @@ Format: `torch/_utils.py` (`_rebuild_tensor_v2`, `_rebuild_parameter`) and `torc
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from converter.checkpoint import DTYPES, TensorInfo
 from converter.containers.pickle_program import (
+    Called,
     Global,
     PersistentId,
     Placeholder,
@@ -44,6 +45,8 @@ UNTYPED = {
 """Dtypes that torch stores in untyped storages, by torch's names."""
 
 MOST_TENSORS = 100_000
+DEEPEST = 8
+"""How many dicts inside each other are looked into."""
 
 
 @dataclass(frozen=True)
@@ -75,12 +78,13 @@ class Parameters(dict[str, Any], Stateful):
         self.update(named if isinstance(named, dict) else {})
 
 
-def build(function: Global, arguments: tuple[Any, ...]) -> object:
+def build(called: Called, arguments: tuple[Any, ...]) -> object:
     """Give a call its meaning; a `Placeholder` for everything that is neither tensor nor dict.
 
     Raises ProgramError for a tensor that is not described as torch does.
     """
     made: object = None
+    function = _class_of(called)
     if function == Global("collections", "OrderedDict"):
         made = {} if not arguments else None
     elif function == Global("torch.nn.modules.container", "ParameterDict"):
@@ -91,6 +95,16 @@ def build(function: Global, arguments: tuple[Any, ...]) -> object:
         elif function.name.startswith("_rebuild_parameter") and arguments:
             made = arguments[0]
     return Placeholder(function) if made is None else made
+
+
+def _class_of(called: Called) -> Global:
+    """Take the name of a class; before torch 1.6 it came with its source, as a persistent id."""
+    if isinstance(called, Global):
+        return called
+    match called.value:
+        case ("module", Global() as function, *_):
+            return function
+    return Global("", "")
 
 
 def _tensor(function: str, arguments: tuple[Any, ...]) -> StoredTensor:
@@ -124,15 +138,13 @@ def _naturals(values: object) -> bool:
 def state_dict(path: Path, value: object) -> dict[str, StoredTensor]:
     """Find the tensors of a checkpoint: its ``state_dict``, else those it holds itself.
 
-    Those of a dict inside it are named ``outer.inner``. Raises InputError when there are none.
+    Those of dicts inside it are named ``outer.inner``. Raises InputError when there are none.
     """
     if isinstance(value, dict) and isinstance(value.get("state_dict"), dict):
         value = value["state_dict"]
     tensors: dict[str, StoredTensor] = {}
-    for name, entry in value.items() if isinstance(value, dict) else ():
-        inner = entry if isinstance(entry, dict) else {}
-        found = {name: entry} | {f"{name}.{key}": tensor for key, tensor in inner.items()}
-        tensors |= {key: t for key, t in found.items() if isinstance(t, StoredTensor)}
+    for name, tensor in _tensors_in(value, (), set()):
+        tensors[name] = tensor
         if len(tensors) > MOST_TENSORS:
             raise InputError(f"{path}: more than {MOST_TENSORS} tensors: no checkpoint has so many")
     if not tensors:
@@ -141,6 +153,18 @@ def state_dict(path: Path, value: object) -> dict[str, StoredTensor]:
             "was expected (a TorchScript or a whole pickled module is none); give another file"
         )
     return tensors
+
+
+def _tensors_in(
+    value: object, path: tuple[str, ...], seen: set[int]
+) -> Iterator[tuple[str, StoredTensor]]:
+    """The tensors of a dict and of those inside it, each dict once."""
+    if isinstance(value, StoredTensor):
+        yield ".".join(path), value
+    elif isinstance(value, dict) and id(value) not in seen and len(path) <= DEEPEST:
+        seen.add(id(value))
+        for key, entry in value.items():
+            yield from _tensors_in(entry, (*path, key), seen)
 
 
 def texts(value: object) -> dict[str, str]:

@@ -1,8 +1,8 @@
 """Repositories of the Hugging Face hub, through the hub's own library.
 
 Of a diffusers repository only the files that would be read are fetched: one variant, safetensors
-before pickles, no examples. The token is the environment's `HF_TOKEN`; one stored by a login is
-not used.
+before pickles, no examples; with an adapter of PEFT its configuration. The token is the
+environment's `HF_TOKEN`; one stored by a login is not used.
 """
 
 import os
@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from converter.containers.adapter_folder import CONFIG as ADAPTER_CONFIG
+from converter.containers.adapter_folder import PEFT_WEIGHTS
 from converter.containers.diffusers_folder import (
     CONFIG,
     PARTS,
@@ -24,7 +26,7 @@ from converter.errors import InputError
 from converter.folders import cache_folder
 from converter.progress import Event, Progress
 
-SINGLE = (".safetensors", ".ckpt")
+SINGLE = (".safetensors", ".ckpt", ".gguf")
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ class HubDownloads:
             info = api.model_info(name, revision=address.revision)
             there = [entry.rfilename for entry in info.siblings or ()]
             wanted = [address.path] if address.path else wanted_files(name, there, variant)
+            wanted += configurations(wanted, there)
             paths = []
             for number, file in enumerate(wanted):
                 progress(Event(f"fetch {name}", number / len(wanted), file))
@@ -97,6 +100,13 @@ def wanted_files(repository: str, there: Sequence[str], variant: str | None) -> 
         listed = f"it holds {', '.join(single)}" if single else "it holds no checkpoint"
         raise InputError(f"hf:{repository}: {listed}: name one, hf:{repository}/FILE")
     return single
+
+
+def configurations(wanted: Sequence[str], there: Sequence[str]) -> list[str]:
+    """PEFT's configuration of each adapter that is wanted, where the repository holds one."""
+    paths = (PurePosixPath(name) for name in wanted)
+    beside = [str(p.with_name(ADAPTER_CONFIG)) for p in paths if p.name in PEFT_WEIGHTS]
+    return [name for name in beside if name in there]
 
 
 def _is_shard_of(name: str, chosen: str) -> bool:

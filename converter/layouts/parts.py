@@ -7,7 +7,7 @@ CompVis' files keep them too; the families know both spellings of OpenCLIP's.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from converter.architecture import CONTROLNET
 from converter.checkpoint import Checkpoint, TensorInfo
@@ -50,6 +50,8 @@ def _below(prefix: str) -> Callable[[Collection[str]], Names]:
 PICTURE_ENCODER = ("vision_model.", "visual.", "visual_projection.", "logit_scale")
 ORIGINAL, DIFFUSERS, TRANSFORMERS = "original names", "diffusers names", "transformers names"
 TOKENS = "embeddings.token_embedding.weight"
+BEFORE_TEXT = ("", "transformer.text_model.", "transformer.", "model.")
+"""What a home's names of a text encoder begin with, where a file of its own leaves that out."""
 
 SPELLINGS = {
     "unet": (
@@ -108,10 +110,35 @@ REFUSED = {
 
 @dataclass(frozen=True)
 class Part:
-    """A part found in a file: its tensors under original names without the home."""
+    """A part found in a file: its tensors under original names without the home.
+
+    The file puts `prefix` before the names that `spelling` knows.
+    """
 
     tensors: Mapping[str, TensorInfo]
-    spelling: str
+    spelling: Spelling
+    prefix: str = ""
+    names: Names = field(default_factory=dict)
+
+    def called(self, wanted: Mapping[str, str]) -> dict[str, str]:
+        """What the file calls tensors that are in it, and would call those that are missing.
+
+        `wanted` maps original names without the home to the module's; the result has those whose
+        name in the file is known.
+        """
+        own = {original: name for name, original in self.names.items()}
+        guesses = {
+            original: [name, *(original.removeprefix(start) for start in BEFORE_TEXT)]
+            for original, name in wanted.items()
+            if original not in own
+        }
+        every = [*self.names, *(guess for several in guesses.values() for guess in several)]
+        translated = self.spelling.translate(every)
+        for original, several in guesses.items():
+            right = [guess for guess in several if translated.get(guess) == original]
+            if right:
+                own[original] = right[0]
+        return {original: self.prefix + name for original, name in own.items()}
 
 
 def homes(family: str, controlnets: Iterable[str] = ()) -> Mapping[str, str]:
@@ -144,7 +171,7 @@ def find_part(tensors: Mapping[str, TensorInfo], part: str) -> Part | None:
                 found = {names[n]: mine[n] for n in names}
                 if kind == CONTROLNET and DIFFERENCE in tensors:  # it has no prefix
                     found[DIFFERENCE] = tensors[DIFFERENCE]
-                return Part(found, spelling.words)
+                return Part(found, spelling, prefix, names)
     return None
 
 

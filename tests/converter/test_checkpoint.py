@@ -58,7 +58,7 @@ BROKEN: dict[str, tuple[bytes, str]] = {
     "empty": (b"", "only 0 bytes"),
     "pickle": (b"\x80\x02}q\x00.......", "pickle"),
     "zip": (b"PK\x03\x04aaaaaaaaaaaaa", "pickle"),
-    "gguf": (b"GGUF\x03\0\0\0aaaa", "GGUF"),
+    "gguf": (b"GGUF\x03\0\0\0aaaa", "not a whole GGUF file: it is cut short"),
     "long header": (struct.pack("<Q", 1 << 60) + b"{}", "header claims"),
     "no json": (struct.pack("<Q", 4) + b"abcd", "not JSON"),
     "no object": (struct.pack("<Q", 2) + b"[]", "no JSON object"),

@@ -1,5 +1,6 @@
 """A model of one layer, and an adapter file for it: what every test of a kind merges."""
 
+import json
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +12,7 @@ from converter.adapters.adapter import Adapter
 from converter.adapters.binding import AdaptedModel, Binding
 from converter.adapters.choice import AdapterChoice
 from converter.adapters.merge import Merger
+from converter.adapters.peft_metadata import PeftSettings
 from converter.containers.opening import open_checkpoint
 
 Tensors = Mapping[str, torch.Tensor]
@@ -24,19 +26,28 @@ def bound(
     metadata: Mapping[str, str] | None = None,
     content: str = "content",
     prefix: str = PREFIX,
+    config: Mapping[str, object] | None = None,
 ) -> Adapter:
-    """Bind parts (without module names) to a layer with this weight and a bias."""
+    """Bind parts (without module names) to a layer with this weight and a bias.
+
+    With `config`, PEFT's configuration, they are saved as PEFT does.
+    """
     shapes = {"layer.weight": tuple(weight.shape), "layer.bias": tuple(weight.shape[:1])}
     modules = {PREFIX: ("unet", "layer"), "layer": ("unet", "layer")}
     model = AdaptedModel("sd15", ("unet",), {"unet": shapes}, modules)
     named = {f"{prefix}.{part}": tensor.contiguous() for part, tensor in tensors.items()}
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "adapter.safetensors"
+        path = Path(folder) / (
+            "adapter.safetensors" if config is None else "adapter_model.safetensors"
+        )
+        if config is not None:
+            path.with_name("adapter_config.json").write_text(json.dumps(config))
         safetensors.torch.save_file(named, path, dict(metadata or {}))
         file = open_checkpoint(path)
         if file.tensors:
             file.read(next(iter(file.tensors)))  # mapped now, so the file may go
-        binding = Binding(AdapterChoice(path, scale), model, file)
+        peft = PeftSettings(path, file.metadata)
+        binding = Binding(AdapterChoice(path, scale), model, file, peft)
     return Adapter(binding.choice, content, file, binding.changes, binding.ledger)
 
 

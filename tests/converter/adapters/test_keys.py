@@ -49,6 +49,7 @@ TEXT = {
     "diffusers": f"text_encoder.text_model.{Q_PROJ}.lora_linear_layer.*.weight",
     "diffusers, old": f"text_encoder.text_model.{Q_PROJ.replace('q_proj', 'to_q_lora')}.*.weight",
     "PEFT": f"base_model.model.text_model.{Q_PROJ}.lora_AB.weight",
+    "PEFT with transformers 5": f"base_model.model.{Q_PROJ}.lora_AB.weight",
 }
 
 

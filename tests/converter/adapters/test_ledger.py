@@ -111,6 +111,8 @@ def test_keys_that_do_not_fit_are_refused_with_the_first_few_named(tmp_path: Pat
         ("lora_unet_double_blocks_0_x.lora_down.weight", (4, 8), "for flux"),
         ("lora_te2_text_model_x.lora_down.weight", (4, 8), "for sdxl"),
         ("lora_unet_x_attn2_to_k.hada_w1_b", (4, 1024), "for sd2"),
+        ("base_model.model.x.attn2.to_k.oft_R.weight", (32, 496), "for sd2"),
+        ("base_model.model.x.attn2.to_v.boft_R", (1, 64, 32, 32), "for sdxl"),
     ],
 )
 def test_other_files_are_refused_by_name(

@@ -6,6 +6,8 @@ import sys
 import time
 from pathlib import Path
 
+import gguf
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -31,11 +33,20 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     views = {**tensors(), "turned": torch.arange(6.0).reshape(2, 3).T}
     torch.save({"state_dict": views}, folder / "x.ckpt")
     torch.save(views, folder / "x.pt", _use_new_zipfile_serialization=False)
+    writer = gguf.GGUFWriter(folder / "x.gguf", "sd1")
+    writer.add_array("comfy.gguf.orig_shape.a", [8, 4])
+    writer.add_array("texts", ["one", "two"])
+    writer.add_tensor("a", np.ones((2, 16), np.float32))
+    writer.add_tensor("b", np.ones((2, 34), np.uint8), raw_dtype=gguf.GGMLQuantizationType.Q8_0)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
     (folder / "x.safetensors.index.json").write_text('{"weight_map": {"a": "b.safetensors"}}')
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-NAMES = ["x.safetensors", "x.ckpt", "x.pt", "x.safetensors.index.json"]
+NAMES = ["x.safetensors", "x.ckpt", "x.pt", "x.gguf", "x.safetensors.index.json"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -87,6 +98,29 @@ HEAVY = {
     "endless pickle": (b"\x80\x02" + b"N0" * 5_000_000 + b".", "instructions"),
     "wide memo": (b"\x80\x02]r\xff\xff\xff\x7f.", "pickle"),
     "long text": (b"\x80\x02X\xff\xff\xff\x7f", "pickle"),
+    "many entries": (b"GGUF\3\0\0\0" + b"\xff" * 16, "claims"),
+    "many texts": (
+        b"GGUF\3\0\0\0"
+        + bytes(8)
+        + b"\1"
+        + bytes(7)  # one entry, no tensor
+        + bytes(8)
+        + b"\x09\0\0\0\x08\0\0\0"
+        + b"\xff" * 4
+        + bytes(30_000_000),
+        "texts",
+    ),
+    "long list": (
+        b"GGUF\3\0\0\0"
+        + bytes(8)
+        + b"\1"
+        + bytes(7)
+        + bytes(8)
+        + b"\x09\0\0\0\0\0\0\0"
+        + b"\xff" * 8
+        + bytes(30_000_000),
+        "cut short",
+    ),
 }
 
 

@@ -4,8 +4,11 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import safetensors.torch
+import torch
 
 from converter.containers.opening import open_checkpoint
 from converter.errors import InputError
@@ -75,6 +78,41 @@ def test_the_schedulers_config_decides_the_prediction_type(
     assert inspect(tmp_path).prediction == Prediction("v_prediction", False, f"{path} says so")
     path.write_text("{}")
     assert inspect(tmp_path).prediction.type == "epsilon"
+
+
+def test_what_does_not_fit_is_named_as_the_folder_names_it(
+    modules: dict[str, Any], tmp_path: Path
+) -> None:
+    resnet, shortcut = "up_blocks.1.resnets.0", "decoder.up_blocks.2.resnets.0.conv_shortcut.weight"
+    fc1, out = "encoder.layers.1.mlp.fc1.weight", "encoder.mid_block.attentions.0.to_out.0.bias"
+    missing = {
+        "unet": ["time_embedding.linear_1.weight", f"{resnet}.time_emb_proj.bias"],
+        "vae": [shortcut, "quant_conv.bias"],
+        "text_encoder": [fc1],
+    }
+    odd = {
+        "unet": {f"{resnet}.conv1.bias": torch.zeros(7), f"{resnet}.extra.weight": torch.zeros(3)},
+        "vae": {out: torch.zeros(7)},
+        "text_encoder": {},
+    }
+    for part, module in modules.items():
+        state = {n: t for n, t in module.state_dict().items() if n not in missing[part]}
+        assert len(state) == len(module.state_dict()) - len(missing[part])
+        file = "model" if part == "text_encoder" else "diffusion_pytorch_model"
+        (tmp_path / part).mkdir()
+        safetensors.torch.save_file(state | odd[part], tmp_path / part / f"{file}.safetensors")
+    file = "unet/diffusion_pytorch_model.safetensors"
+    conv1 = len(modules["unet"].state_dict()[f"{resnet}.conv1.bias"])
+    to_out = len(modules["vae"].state_dict()[out])
+    assert set(inspect(tmp_path).problems) == {
+        *(f"unet: {name} is missing" for name in missing["unet"]),
+        f"unet: {resnet}.conv1.bias is [7], [{conv1}] was expected",
+        f"{resnet}.extra.weight [3] of {file} belongs to no known layer",
+        f"vae_decoder: {shortcut} is missing",
+        "vae_encoder: quant_conv.bias is missing",
+        f"vae_encoder: {out} is [7], [{to_out}] was expected",
+        f"text_encoder: {fc1} is missing",
+    }
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:

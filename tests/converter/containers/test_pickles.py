@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from converter.containers.opening import open_checkpoint
 from converter.containers.pickle_program import (
     MOST_INSTRUCTIONS,
+    Global,
     Placeholder,
     ProgramError,
     run,
@@ -56,12 +57,16 @@ def test_a_malicious_checkpoint_runs_nothing_and_gives_its_tensors(
     assert not marker.exists()
 
 
-def test_a_dict_of_parameters_and_the_texts_beside_it_are_read(tmp_path: Path) -> None:
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.filterwarnings("ignore:Couldn't retrieve source code")  # of the payload
+def test_a_dict_of_parameters_and_the_texts_beside_it_are_read(
+    tmp_path: Path, zipped: bool
+) -> None:
     named = torch.nn.ParameterDict({"*": torch.nn.Parameter(torch.arange(6.0).reshape(2, 3))})
     marker = tmp_path / "ran"
     contents = {"string_to_param": named, "name": "toy", "step": 3, "evil": Payload(marker)}
     path = tmp_path / "toy.pt"
-    torch.save(contents, path)
+    torch.save(contents, path, _use_new_zipfile_serialization=zipped)
     file = open_checkpoint(path)
     assert list(file.tensors) == ["string_to_param.*"]
     np.testing.assert_array_equal(file.read("string_to_param.*"), [[0, 1, 2], [3, 4, 5]])
@@ -73,9 +78,9 @@ def test_a_dict_of_parameters_and_the_texts_beside_it_are_read(tmp_path: Path) -
 def test_calls_of_every_protocol_become_placeholders(tmp_path: Path, protocol: int) -> None:
     made = run(
         BytesIO(pickle.dumps([Payload(tmp_path / "ran"), 1.5], protocol)),
-        lambda function, _: Placeholder(function.name),
+        lambda function, _: Placeholder(function),
     )
-    assert made == [Placeholder("system"), 1.5]
+    assert made == [Placeholder(Global(os.system.__module__, "system")), 1.5]
     assert not (tmp_path / "ran").exists()
 
 
@@ -127,6 +132,33 @@ def test_views_are_read_with_their_strides(tmp_path: Path) -> None:
 def test_a_dict_inside_a_dict_is_named_with_a_dot(tmp_path: Path) -> None:
     path = save(tmp_path / "x.pt", {"string_to_param": {"*": torch.zeros(2, 3)}, "step": 5})
     assert open_checkpoint(path).tensors["string_to_param.*"].shape == (2, 3)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_dicts_inside_each_other_and_tensors_beside_them_are_read(
+    tmp_path: Path, zipped: bool
+) -> None:
+    shared = {"b": torch.arange(3), "none": None}
+    modules = {"unet": {"a": torch.ones(2).half(), "deep": {"er": shared}}, "again": shared}
+    optimizer = {"state": {0: {"m": torch.zeros(5)}}, "groups": [torch.zeros(7).double()]}
+    path = tmp_path / "x.pt"
+    torch.save(
+        {"model": modules, "optimizer": optimizer, "last": torch.ones(4)},
+        path,
+        _use_new_zipfile_serialization=zipped,
+    )
+    file = open_checkpoint(path)
+    found = {name: file.read(name).tolist() for name in file.tensors}
+    assert found == {
+        "model.unet.a": [1, 1], "model.unet.deep.er.b": [0, 1, 2], "last": [1, 1, 1, 1]
+    }  # fmt: skip
+
+
+def test_dicts_that_hold_themselves_end(tmp_path: Path) -> None:
+    around: dict[str, Any] = {"a": torch.ones(2)}
+    around["self"] = around
+    torch.save(around, tmp_path / "x.pt")
+    assert list(open_checkpoint(tmp_path / "x.pt").tensors) == ["a"]
 
 
 def refused(path: Path, reason: str) -> None:

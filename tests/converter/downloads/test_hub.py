@@ -10,7 +10,7 @@ import pytest
 from huggingface_hub.utils._http import default_client_factory
 
 from converter.downloads.addresses import HubFile
-from converter.downloads.hub import HubDownloads, wanted_files
+from converter.downloads.hub import HubDownloads, configurations, wanted_files
 from converter.errors import InputError
 from converter.progress import Event, silent
 from tests.converter.downloads.conftest import Server
@@ -23,6 +23,8 @@ REPOSITORY = {
     "unet/diffusion_pytorch_model.fp16.safetensors": b"half",
     "vae/diffusion_pytorch_model.safetensors": b"vae",
     "v1.ckpt": b"whole",
+    "lora/adapter_model.safetensors": b"lora",
+    "lora/adapter_config.json": b"{}",
 }
 
 
@@ -55,6 +57,15 @@ def test_a_repository_becomes_a_folder_of_what_is_read(server: Server, hub: HubD
     }
     assert seen[-1].done == 1
     assert all("authorization" not in headers for _, headers in server.requests)
+
+
+def test_an_adapter_comes_with_its_configuration(hub: HubDownloads) -> None:
+    path = hub.fetch(HubFile("owner/name", "main", "lora/adapter_model.safetensors"), None, silent)
+    assert path.read_bytes() == b"lora"
+    assert path.with_name("adapter_config.json").read_bytes() == b"{}"
+    there = ["adapter_model.safetensors", "adapter_config.json", "README.md"]
+    wanted = wanted_files("owner/name", there, None)
+    assert [*wanted, *configurations(wanted, there)] == there[:2]
 
 
 def test_one_file_is_a_file_and_the_token_is_the_environments(
