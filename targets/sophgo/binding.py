@@ -17,12 +17,16 @@ from converter.progress import Event, Progress
 from converter.weights import WeightSource
 from targets.base import Skeleton, ToolchainError
 from targets.sophgo.bmodel.combining import Source, plan
+from targets.sophgo.bmodel.commands import CHIP
+from targets.sophgo.bmodel.kinds import Binary
 from targets.sophgo.bmodel.layout import Layout, write_frame
-from targets.sophgo.bmodel.reading import read_bmodel, stages
+from targets.sophgo.bmodel.reading import Bmodel, read_bmodel, stages
+from targets.sophgo.bmodel.relocation import Located, plan_shared
+from targets.sophgo.bmodel.schema import NetParameter
 from targets.sophgo.compilation import BMODEL_FILE
 from targets.sophgo.record import StageRecord
 from targets.sophgo.regions import copy_region, write_region
-from targets.sophgo.weight_map import WeightMap
+from targets.sophgo.weight_map import WeightMap, joined
 
 FILE_STEMS = {
     "text_encoder": "sdv15_text",
@@ -112,8 +116,8 @@ def _write(
     progress: Progress,
 ) -> None:
     """Write the file, or where `kept` names weights that lie in it already, the others of it."""
-    sources = [_source(skeleton, weights) for skeleton in skeletons]
-    layout = plan(sources)
+    stages_ = [_Stage.of(skeleton) for skeleton in skeletons]
+    layout = _layout(stages_)
     stage = f"bind {skeletons[0].job.component}"
     with replacing(path) as work:
         if not kept or not take(path, work):
@@ -121,48 +125,91 @@ def _write(
             require_space(work.parent, layout.size, f"writing {path.name}")
             write_frame(layout, work)
         with work.open("r+b") as file:
-            _write_weights(
-                layout, sources, skeletons, weights, file.fileno(), kept, stage, progress
-            )
+            _write_weights(layout, stages_, weights, file.fileno(), kept, stage, progress)
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """A skeleton's file, and where weights belong in it; None if it has its own."""
+
+    bmodel: Bmodel
+    weight_map: WeightMap | None
+
+    @classmethod
+    def of(cls, skeleton: Skeleton) -> "_Stage":
+        bmodel = read_bmodel(skeleton.path / BMODEL_FILE)
+        bound = skeleton.weights_key is None
+        return cls(bmodel, WeightMap.load(skeleton.path) if bound else None)
+
+    @property
+    def table(self) -> NetParameter:
+        """Its one stage as the file describes it."""
+        ((_, stage),) = stages(self.bmodel.model)
+        return stage
+
+    def identity(self) -> str:
+        """A name for the bytes of its weight region."""
+        if self.weight_map is not None:
+            return self.weight_map.identity
+        return self.table.coeff_mem.check_code.hex() if self.table.coeff_mem is not None else ""
+
+    def run(self, binary: Binary) -> WeightMap:
+        """The map of a part of its region."""
+        assert self.weight_map is not None, "asked of bound stages only"
+        (region,) = self.bmodel.weights
+        return self.weight_map.run(binary.start - region.start, binary.size)
+
+    def names(self) -> dict[int, str]:
+        """A name for the bytes at each location of its region."""
+        memory = self.table.coeff_mem
+        assert self.weight_map is not None
+        assert memory is not None
+        return {
+            at.offset: self.weight_map.run(at.offset, at.size).identity for at in memory.location
+        }
+
+
+def _layout(parts: Sequence[_Stage]) -> Layout:
+    """One file for all stages. Weights that are packed alike lie in it once, where that is known.
+
+    Sizes whose regions differ in a few tensors share the rest, on chips whose instructions can be
+    pointed to where those tensors went.
+    """
+    identities = {part.identity() for part in parts}
+    bound = all(part.weight_map is not None for part in parts)
+    if len(identities) > 1 and bound and all(p.bmodel.model.chip == CHIP for p in parts):
+        return plan_shared([Located(part.bmodel, part.names()) for part in parts])
+    return plan([Source(part.bmodel, part.identity()) for part in parts])
 
 
 def _write_weights(
     layout: Layout,
-    sources: Sequence[Source],
-    skeletons: Sequence[Skeleton],
+    parts: Sequence[_Stage],
     weights: WeightSource,
     handle: int,
     kept: frozenset[str],
     stage: str,
     progress: Progress,
 ) -> None:
+    """Fill the regions, and put their SHA-256 where the header has it."""
     total = sum(region.size for region in layout.weights)
     done = 0
     for region in layout.weights:
-        user = region.users[0]
 
         def on_bytes(count: int, done: int = done) -> None:
             progress(Event(stage, (done + count) / total))
 
-        if skeletons[user].weights_key is None:
-            weight_map = WeightMap.load(skeletons[user].path)
-            digest = write_region(weight_map, weights, handle, region.offset, kept, on_bytes)
-        else:
+        if parts[region.users[0]].weight_map is None:
             (part,) = region.parts
-            digest = copy_region(sources[user].bmodel.chunks_of(part.binary), handle, region.offset)
+            content = parts[part.source].bmodel.chunks_of(part.binary)
+            digest = copy_region(content, handle, region.offset)
+        else:
+            runs = [(part.offset, parts[part.source].run(part.binary)) for part in region.parts]
+            weight_map = joined(region.size, runs)
+            digest = write_region(weight_map, weights, handle, region.offset, kept, on_bytes)
         for place in region.check_codes:
             os.pwrite(handle, digest, place)
         done += region.size
-
-
-def _source(skeleton: Skeleton, weights: WeightSource) -> Source:
-    """A skeleton, and a name for the bytes that its weight region will hold."""
-    bmodel = read_bmodel(skeleton.path / BMODEL_FILE)
-    if skeleton.weights_key is None:
-        return Source(bmodel, f"{WeightMap.load(skeleton.path).identity} of {weights.key}")
-    ((_, stage),) = stages(bmodel.model)
-    code = stage.coeff_mem.check_code.hex() if stage.coeff_mem is not None else ""
-    return Source(bmodel, code)
 
 
 def _unchanged(before: Contents | None, now: Contents) -> frozenset[str]:

@@ -72,14 +72,13 @@ def learn(
     the tensors that stay unexplained.
     """
     search = _Search(placeholders)
-    weights, unexplained = [], []
-    unknown = np.ones(len(region), bool)
+    weights, unexplained, known = [], [], []
     for tensor in tensors:
         found = search.find(tensor, region)
         if found is not None:
             weights.append(found)
             size = found.nbytes(placeholders[found.source].shape)
-            unknown[tensor.offset : tensor.offset + size] = False
+            known.append((tensor.offset, tensor.offset + size))
         elif not _is_constant(tensor, constants) and not _is_uniform(tensor, region):
             unexplained.append(tensor.name)
     if unexplained:
@@ -87,8 +86,7 @@ def learn(
             f"{len(unexplained)} of {len(tensors)} packed weights are in no known form: "
             f"{', '.join(unexplained[:5])}"
         )
-    _check_gaps(region, unknown, tensors)
-    return WeightMap(len(region), tuple(weights), tuple(_runs(region, unknown)))
+    return WeightMap(len(region), tuple(weights), tuple(_constants(region, known, tensors)))
 
 
 class _Search:
@@ -165,29 +163,24 @@ def _is_uniform(tensor: RegionTensor, region: Array) -> bool:
     return len(values) >= FEWEST and bool((values == values[0]).all())
 
 
-def _check_gaps(region: Array, unknown: Array, tensors: Sequence[RegionTensor]) -> None:
-    """Raise NotLearnedError where bytes that belong to no tensor are not zero.
+def _constants(
+    region: Array, known: Sequence[tuple[int, int]], tensors: Sequence[RegionTensor]
+) -> Iterator[Constant]:
+    """What is not zero beside the weights, tensor by tensor. Raises NotLearnedError.
 
-    Tables of indices take more room than the shape that the MLIR states.
+    Tables of indices take more room than the shape that the MLIR states; nothing else may.
     """
+    stops = dict(known)
     ends = [tensor.offset for tensor in tensors[1:]] + [len(region)]
     for tensor, end in zip(tensors, ends, strict=True):
-        start = tensor.offset
-        if not TABLES.fullmatch(tensor.dtype):
-            start += prod(tensor.shape) * DTYPES[tensor.dtype].itemsize
-            if (region[start:end][unknown[start:end]] != 0).any():
-                raise NotLearnedError(f"bytes behind {tensor.name} belong to nothing known")
-
-
-APART = 64
-"""Constants nearer to each other than this are kept as one, in bytes."""
-
-
-def _runs(region: Array, unknown: Array) -> Iterator[Constant]:
-    """The stretches of `unknown` bytes that are not zero."""
-    places = np.flatnonzero(unknown & (region != 0))
-    if len(places):
-        for run in np.split(places, np.flatnonzero(np.diff(places) > APART) + 1):
-            start, stop = int(run[0]), int(run[-1]) + 1
-            assert unknown[start:stop].all()
-            yield Constant(start, region[start:stop].tobytes())
+        start = stops.get(tensor.offset, tensor.offset)
+        places = np.flatnonzero(region[start:end])
+        if not len(places):
+            continue
+        first, last = start + int(places[0]), start + int(places[-1])
+        if not TABLES.fullmatch(tensor.dtype) and (
+            tensor.offset in stops
+            or last >= tensor.offset + prod(tensor.shape) * DTYPES[tensor.dtype].itemsize
+        ):
+            raise NotLearnedError(f"bytes behind {tensor.name} belong to nothing known")
+        yield Constant(first, region[first : last + 1].tobytes())

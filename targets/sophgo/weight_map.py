@@ -10,8 +10,9 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,16 @@ class WeightMap:
         """Equal for two maps that make equal regions of the same weights."""
         return hashlib.sha256(self._text().encode()).hexdigest()
 
+    def run(self, start: int, size: int) -> "WeightMap":
+        """What lies in `size` bytes from `start` on, as a map of its own."""
+        mine = bisect_left(self.weights, start, key=_offset)
+        end = bisect_left(self.weights, start + size, key=_offset)
+        weights = (replace(w, offset=w.offset - start) for w in self.weights[mine:end])
+        mine = bisect_left(self.constants, start, key=_offset)
+        end = bisect_left(self.constants, start + size, key=_offset)
+        constants = (replace(c, offset=c.offset - start) for c in self.constants[mine:end])
+        return WeightMap(size, tuple(weights), tuple(constants))
+
     def save(self, folder: Path) -> None:
         """Write `weights.json` into a folder under construction."""
         (folder / WEIGHT_MAP_FILE).write_text(self._text())
@@ -96,6 +107,15 @@ class WeightMap:
             separators=(",", ":"),
         )
 
-    def sources(self) -> Iterator[str]:
-        """The weights that it needs, each once."""
-        return iter(dict.fromkeys(weight.source for weight in self.weights))
+
+def joined(region: int, runs: Sequence[tuple[int, WeightMap]]) -> WeightMap:
+    """A map of `region` bytes made of runs at offsets."""
+    weights = [replace(w, offset=w.offset + at) for at, run in runs for w in run.weights]
+    constants = [replace(c, offset=c.offset + at) for at, run in runs for c in run.constants]
+    return WeightMap(
+        region, tuple(sorted(weights, key=_offset)), tuple(sorted(constants, key=_offset))
+    )
+
+
+def _offset(item: PackedWeight | Constant) -> int:
+    return item.offset
