@@ -76,8 +76,8 @@ def small_bmodel(
     )
     model = Model(
         "B",
-        "2.2",
-        "now\n",
+        "2.2+v1.30.2-20260831",
+        "Sat Nov 21 13:59:50 2026\n",
         chip,
         (Net(net, (stage,)),),
         neuron_size=stage.ctx_size,

@@ -22,6 +22,10 @@ CLOCK = re.compile(rb"[A-Z][a-z]{2} [A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d \d{4}\n
 """The only bytes that differ from the vendor's: the 25 of `Model.time`, when the tool ran."""
 
 
+COMBINED = "d2f374f32e80f36c2c606981845d7bc27479c7aefd12c492720a9c7403e4e4a9"
+"""SHA-256 of what model_tool 1.30.2 makes of two made-up files, with their time for its own."""
+
+
 def cut(paths: Sequence[Path], folder: Path) -> list[Bmodel]:
     """The same files without weights."""
     found = []
@@ -103,6 +107,14 @@ def test_unequal_regions_of_one_name_are_a_mistake(make_bmodel: MakeBmodel) -> N
     one, other = make_bmodel("a"), make_bmodel("b", width=16, weights={"a": b"A" * 4096})
     with pytest.raises(ValueError, match="weights of 12288 and 4096 bytes have one name"):
         plan([Source(read_bmodel(path), "same") for path in (one, other)])
+
+
+def test_made_up_files_combine_as_the_vendors_tool_combined_them(
+    make_bmodel: MakeBmodel, fill: Fill, tmp_path: Path
+) -> None:
+    wholes = [read_bmodel(make_bmodel("a")), read_bmodel(make_bmodel("b", width=16))]
+    fill(plan([Source(whole, "w") for whole in wholes]), wholes, tmp_path / "both")
+    assert hashlib.sha256((tmp_path / "both").read_bytes()).hexdigest() == COMBINED
 
 
 @pytest.mark.parametrize(
