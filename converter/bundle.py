@@ -208,6 +208,15 @@ class BundleWeights:
         turned = stored.T if link.transposed else stored
         return np.ascontiguousarray(turned).astype(place.dtype, copy=False)
 
+    def forget(self, name: str) -> None:
+        """Let go of the mapped pages of one tensor; see `WeightSource.forget`."""
+        if self._links.get(name) is None:
+            own = self._own[name]
+            mapped = self._maps.get(self._file)
+            start = own.offset // mmap.PAGESIZE * mmap.PAGESIZE
+            if mapped is not None and own.nbytes:
+                mapped.madvise(mmap.MADV_DONTNEED, start, own.offset + own.nbytes - start)
+
     def blocks(self, name: str) -> Iterator[Array]:
         """The whole tensor at once."""
         yield self.read(name)

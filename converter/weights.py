@@ -50,3 +50,9 @@ class WeightSource(Protocol):
 
     def read(self, name: str) -> Array:
         """The tensor; raises KeyError for an unknown name."""
+
+    def forget(self, name: str) -> None:
+        """Give back the memory that reading a tensor took, where its file is mapped.
+
+        Who reads a model once calls this; another `read` fetches the tensor again.
+        """

@@ -1,9 +1,11 @@
 """Every target by the name a user types. One line an entry; imported only when asked for."""
 
 from collections.abc import Callable
+from functools import partial
 
 from converter.errors import InputError
 from targets.base import Target
+from targets.sophgo.chips import CHIPS
 
 
 def _onnxruntime() -> Target:
@@ -12,15 +14,15 @@ def _onnxruntime() -> Target:
     return OnnxRuntimeTarget()
 
 
-def _bm1684x() -> Target:
+def _sophgo(chip: str) -> Target:
     from targets.sophgo.target import SophgoTarget
 
-    return SophgoTarget(name="bm1684x")
+    return SophgoTarget(chip)
 
 
 TARGETS: dict[str, Callable[[], Target]] = {
     "onnxruntime": _onnxruntime,
-    "bm1684x": _bm1684x,
+    **{chip: partial(_sophgo, chip) for chip in CHIPS},
 }
 
 

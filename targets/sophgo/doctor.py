@@ -46,7 +46,7 @@ def prove(toolchain: TpuMlir, progress: Progress) -> list[Proof]:
     proofs = list(_started_programs(toolchain))
     if not all(proof.works for proof in proofs):
         return proofs  # nothing can be compiled with a program that does not start
-    trials = [(chip, precision) for chip in CHIPS.values() for precision in TOLERANCES]
+    trials = [(c, p) for c in CHIPS.values() for p in TOLERANCES if p in c.precisions]
     for done, (chip, precision) in enumerate(trials, start=1):
         proofs.append(_try(toolchain, chip, precision))
         progress(Event(stage, done / len(trials)))

@@ -35,6 +35,7 @@ def write_region(
             count = weight.nbytes(weights.spec(weight.source).shape)
             return np.frombuffer(os.pread(handle, count, start + weight.offset), np.uint8)
         packed = weight.pack(weights.read(weight.source))
+        weights.forget(weight.source)
         _write(handle, packed, start + weight.offset)
         return packed
 

@@ -38,7 +38,6 @@ DEFAULT_PRECISIONS = {
 class SophgoTarget(Target):
     """bmodels for one Sophgo chip, compiled by tpu-mlir."""
 
-    precisions = ("f32", "f16", "bf16")
     expected_profile = "sd-lcm-tpu"
 
     def __init__(self, name: str = "bm1684x") -> None:
@@ -47,10 +46,12 @@ class SophgoTarget(Target):
         self.name = name
         self.chip = self._chip.name
         self.summary = self._chip.summary
+        self.precisions = self._chip.precisions
 
     def default_precision(self, component: str) -> str:
-        """What the existing deployments use for the component; f16 for one they do not have."""
-        return DEFAULT_PRECISIONS.get(component, "f16")
+        """What the existing deployments use for the component; f16 for what they do not have."""
+        chosen = DEFAULT_PRECISIONS.get(component, "f16")
+        return chosen if chosen in self.precisions else "f16"
 
     def check_ready(self) -> None:
         """Raise ToolchainError, with the command to run, when tpu-mlir is not installed."""

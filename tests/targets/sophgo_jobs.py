@@ -48,6 +48,9 @@ class Weights:
         self.was_read.append(name)
         return self._arrays[name]
 
+    def forget(self, name: str) -> None:
+        assert name in self.was_read
+
 
 def job(folder: Path, size: Size, *, name: str = "unet", batch: int = 1) -> CompileJob:
     model = onnx.parser.parse_model(GRAPH.format(name=name))

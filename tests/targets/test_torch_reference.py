@@ -44,6 +44,9 @@ class Weights:
     def read(self, name: str) -> Array:
         return self.arrays[name]
 
+    def forget(self, name: str) -> None:
+        del name
+
 
 def small() -> Small:
     with torch.device("meta"):

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from converter.cache import Cache
 from converter.sizes import Size
 from examples.mini.score import FILES, RECIPES
 from targets.compile import CompileRequest, compile_bundle
@@ -86,14 +85,15 @@ def printed(model_tool: Callable[..., str]) -> Callable[[Path], Any]:
 def two_sizes(
     tpu_mlir: TpuMlir, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[str], list[Path]]:
-    """A component of the miniature, compiled at two sizes by the vendor or in the cache."""
+    """A component of the miniature, a file of its own for each of two sizes."""
     bundle = RECIPES["LCM-LoRA, 4 steps"].export(FILES, tmp_path_factory.mktemp("bundle"))
 
     def compiled(component: str) -> list[Path]:
-        folder = tmp_path_factory.mktemp(component)
-        request = CompileRequest(bundle.folder, "bm1684x", SIZES, folder, components=(component,))
-        made = compile_bundle(request).artifacts
-        skeletons = Cache("skeletons").folder
-        return [skeletons / artifact.key[:32] / "model.bmodel" for artifact in made]
+        made = []
+        for size in SIZES:
+            folder, chosen = tmp_path_factory.mktemp(component), (component,)
+            request = CompileRequest(bundle.folder, "bm1684x", (size,), folder, components=chosen)
+            made.append(folder / compile_bundle(request).artifacts[0].path)
+        return made
 
     return compiled
