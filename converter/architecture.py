@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Self, TypeVar
 
+from converter.errors import InputError
+
 
 class _Json:
     """Plain JSON values for frozen dataclasses of numbers, strings, booleans and tuples."""
@@ -157,16 +159,21 @@ class Architecture:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Architecture":
-        """Read what `to_json` wrote."""
+        """Read what `to_json` wrote; raises InputError for what another version wrote."""
 
         def part(name: str, kind: type[_Part]) -> _Part | None:
             return None if data.get(name) is None else kind.from_json(data[name])
 
-        return cls(
-            family=data["family"],
-            unet=part("unet", UNetArchitecture),
-            text_encoder=part("text_encoder", TextEncoderArchitecture),
-            vae=part("vae", VaeArchitecture),
-            text_encoder_2=part("text_encoder_2", TextEncoderArchitecture),
-            controlnets=tuple(map(UNetArchitecture.from_json, data.get("controlnets", ()))),
-        )
+        try:
+            return cls(
+                family=data["family"],
+                unet=part("unet", UNetArchitecture),
+                text_encoder=part("text_encoder", TextEncoderArchitecture),
+                vae=part("vae", VaeArchitecture),
+                text_encoder_2=part("text_encoder_2", TextEncoderArchitecture),
+                controlnets=tuple(map(UNetArchitecture.from_json, data.get("controlnets", ()))),
+            )
+        except (AttributeError, KeyError, TypeError) as e:
+            raise InputError(
+                f"the bundle's architecture was written by another version ({e}): export again"
+            ) from e

@@ -56,7 +56,7 @@ def test_export_and_compile_from_the_command_line(
     manifest = json.loads((tmp_path / "artifacts/manifest.json").read_text())
     assert manifest["schema"] == 1
     assert len(manifest["artifacts"]) == 7
-    keys = {"component", "target", "chip", "size", "batch", "precision", "path", "sha256"}
+    keys = {"component", "target", "chip", "size", "batch", "precision", "path", "blake3"}
     keys |= {"reused", "how", "predicted_ms"}
     assert all(keys <= artifact.keys() for artifact in manifest["artifacts"])
     capsys.readouterr()
