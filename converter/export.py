@@ -256,7 +256,7 @@ def _bundle(
             for file, content in contents.items()
         ],
         adapters=[adapter.record() for adapter in adapters],
-        sampling=recommended_sampling(adapters),
+        sampling=recommended_sampling(source.architecture.unet, adapters),
         command=request.command(),
         embeddings=[embedding.record() for embedding in source.embeddings],
         versions={p: importlib.metadata.version(p) for p in ("sdconv", "onnx", "onnx-ir")},
