@@ -55,7 +55,7 @@ def export(
     with progress_bar() as progress:
         local = model_options.LocalFiles(variant, progress)
         request = ExportRequest(
-            checkpoint=local.model(checkpoint),
+            checkpoint=None if checkpoint is None else local.model(checkpoint),
             output=output,
             adapters=local.adapters(lora),
             profile=profile,
@@ -65,7 +65,7 @@ def export(
             parts=local.parts(unet, vae, text_encoder, text_encoder_2, controlnet),
             variant=variant,
             ema=ema,
-            controlnet_base=local.model(controlnet_merge),
+            controlnet_base=None if controlnet_merge is None else local.model(controlnet_merge),
             prediction=prediction,
             zero_terminal_snr=zero_terminal_snr,
             link=link,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -25,9 +24,8 @@ def inspect(
         bool,
         typer.Option(
             "--plan",
-            help="Predict memory, disk and time of export and compile, say whether this machine "
-            "can do it, and print the commands; needs --target and --sizes. All options below are "
-            "for it.",
+            help="Predict memory, disk and time of export and compile, whether this machine can "
+            "do it, and the commands; needs --target and --sizes. What follows is for it.",
         ),
     ] = False,
     target: Annotated[str | None, typer.Option("--target", "-t", help="See --plan.")] = None,
@@ -63,13 +61,20 @@ def inspect(
     done here.
     """
     from converter.errors import InputError
-    from converter.export import ExportRequest
     from sdconv.console import progress_bar
 
     if plan != (target is not None and sizes is not None):
         raise InputError(
             "a plan is for a target and sizes: write --plan --target onnxruntime --sizes 512x512"
         )
+    if target is None or sizes is None:
+        beside = (unet, vae, text_encoder, text_encoder_2, controlnet, controlnet_merge, lora,
+                  components, prediction, clip_skip, embedding, ema, zero_terminal_snr, link,
+                  allow_unused, batch != 1)  # fmt: skip
+        _inspect(file, variant, is_planned=any(beside), json=json)
+        return
+    from converter.export import ExportRequest  # brings the graph tools with it
+
     with progress_bar() as progress:
         local = model_options.LocalFiles(variant, progress)
         export = ExportRequest(
@@ -82,7 +87,7 @@ def inspect(
             parts=local.parts(unet, vae, text_encoder, text_encoder_2, controlnet),
             variant=variant,
             ema=ema,
-            controlnet_base=local.model(controlnet_merge),
+            controlnet_base=None if controlnet_merge is None else local.model(controlnet_merge),
             prediction=prediction,
             zero_terminal_snr=zero_terminal_snr,
             link=link,
@@ -90,26 +95,23 @@ def inspect(
             embeddings=local.embeddings(embedding),
             addresses=local.addresses,
         )
-    if target is None or sizes is None:
-        _inspect(export, json=json)
-    elif not _plan(export, target, sizes, output, profile, precision, effort, json=json):
-        raise typer.Exit(1)
+    _plan(export, target, sizes, output, profile, precision, effort, json=json)
 
 
-def _inspect(export: ExportRequest, *, json: bool) -> None:
-    """Tell what the one file is."""
+def _inspect(file: str, variant: str | None, *, is_planned: bool, json: bool) -> None:
+    """Tell what one file is."""
     from converter.errors import InputError
-    from converter.export import ExportRequest
     from converter.inspection import inspect as inspect_file
+    from sdconv.console import progress_bar
 
-    assert export.checkpoint is not None
-    alone = ExportRequest(export.checkpoint, export.output, variant=export.variant)
-    if export != replace(alone, addresses=export.addresses):
+    if is_planned:
         raise InputError(
             "what is given beside the file belongs to a plan: add --plan --target onnxruntime "
             "--sizes 512x512, or leave it out"
         )
-    found = inspect_file(export.checkpoint, export.variant)
+    with progress_bar() as progress:
+        path = model_options.LocalFiles(variant, progress).model(file)
+    found = inspect_file(path, variant)
     _print_json(found.to_json()) if json else _print(found)
 
 
@@ -123,8 +125,8 @@ def _plan(
     effort: str,
     *,
     json: bool,
-) -> bool:
-    """Make and print a plan; whether it can be done."""
+) -> None:
+    """Make and print a plan; exit code 1 if it cannot be done here."""
     from converter.sizes import parse_sizes
     from sdconv.console import out
     from sdconv.preflight.plan import make_plan
@@ -147,7 +149,8 @@ def _plan(
     else:
         _print_title(found)
         print_plan(plan, out)
-    return plan.possible
+    if not plan.possible:
+        raise typer.Exit(1)
 
 
 def _print_json(data: object) -> None:

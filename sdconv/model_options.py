@@ -119,9 +119,9 @@ class LocalFiles:
         self._variant = variant
         self._progress = progress
 
-    def model(self, text: str | None) -> Path | None:
+    def model(self, text: str) -> Path:
         """A file, or of a diffusers folder the variant chosen."""
-        return None if text is None else self._fetched(text, self._variant)
+        return self._fetched(text, self._variant)
 
     def parts(
         self,
