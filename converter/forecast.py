@@ -57,10 +57,9 @@ class ComponentForecast:
 
     `record` is the bundle's, with empty hashes where nothing here knows them yet; its
     `weights_bytes` are those of all weights in float32, also where the bundle links them.
-    `tensors` is the number of weights.
-    `tracing` is the cost of making the template, None where that ships or lies in the cache.
-    `done`: the bundle in the output folder holds it already. `gathering` is the cost of writing
-    linked weights to one file, None where they are not linked.
+    `tensors` is the number of weights. `tracing` is the cost of making the template, None where
+    that ships or lies in the cache. `done`: the bundle in the output folder holds it already.
+    `gathering` is the cost of writing linked weights to one file, None where they are not linked.
     """
 
     record: BundleComponent
