@@ -42,7 +42,7 @@ def main() -> None:
 
 
 def _rows(plan: dict[str, Any], folder: Path) -> Iterator[str]:
-    verbs = {"export": ("trace", "export"), "compile": ("compile", "bind")}
+    verbs = {"export": ("trace", "export"), "compile": ("gather", "compile", "bind")}
     start = plan["steps"][0]
     for command in plan["commands"]:
         steps = [step for step in plan["steps"] if step["step"] in verbs[command[1]]]

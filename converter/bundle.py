@@ -74,7 +74,7 @@ class Bundle:
     sources: Sequence[Mapping[str, Any]] = ()
     adapters: Sequence[Mapping[str, Any]] = ()
     sampling: Mapping[str, Any] | None = None
-    """How an adapter wants pictures drawn (scheduler, steps, guidance, because), if one does."""
+    """How an LCM wants pictures drawn (scheduler, steps, guidance, because), if it is one."""
     command: Sequence[str] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
     complete: bool = True

@@ -48,6 +48,12 @@ def complete(architecture: Architecture) -> tuple[str, ...]:
     return FAMILIES[architecture.family].components
 
 
+def text_encoders(family: str) -> tuple[str, ...]:
+    """The text encoders whose embeddings the UNets of a family take, joined in this order."""
+    known = FAMILIES.get(family)
+    return ("text_encoder",) if known is None else tuple(known.text_encoders)
+
+
 def available(architecture: Architecture) -> tuple[str, ...]:
     """The components that a model of this architecture holds."""
     names = {kind: [kind] for kind in COMPONENTS}

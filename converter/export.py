@@ -7,7 +7,7 @@ changed one redoes only what changed: another scale of a LoRA, only the tensors 
 
 import hashlib
 import importlib.metadata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -26,7 +26,7 @@ from converter.embeddings.embedding import appended_rows, with_embeddings
 from converter.embeddings.load import load_embeddings
 from converter.errors import InputError
 from converter.families.prediction import PREDICTION_TYPES, Prediction
-from converter.files import replacing, require_space, sha256_of, size_of
+from converter.files import blake3_of, replacing, require_space, sha256_of, size_of
 from converter.graph_record import GraphRecord
 from converter.linking import link_files, linked_records, plan_links
 from converter.merged import MergedWeights
@@ -126,14 +126,10 @@ def export(request: ExportRequest, progress: Progress = silent) -> Bundle:
     if request.batch < 1:
         raise InputError(f"batch {request.batch}: it must be at least 1")
     source = open_source(request.files, profile, request.components, request.clip_skip)
-    source = replace(source, prediction=_prediction(request, source.prediction))
-    embeddings = load_embeddings(request.embeddings, source.architecture, source.components)
-    architecture = with_embeddings(source.architecture, embeddings)
-    source = replace(source, architecture=architecture, embeddings=embeddings)
+    source = as_requested(source, request)
     with ThreadPoolExecutor(1) as pool:  # hashing gigabytes overlaps with what does not need it
         contents = pool.submit(source.contents)
-        adapted = AdaptedModel.of(source.architecture.family, source.tables, source.components)
-        adapters = load_adapters(request.adapters, adapted, allow_unused=request.allow_unused)
+        adapters = requested_adapters(source, request)
         link_into = request.output if request.link else None
         parts = [_plan(c, profile, source, adapters, contents, link_into, progress)
                  for c in source.components]  # fmt: skip
@@ -157,6 +153,31 @@ def export(request: ExportRequest, progress: Progress = silent) -> Bundle:
     bundle = replace(bundle, components=ordered, complete=True)
     bundle.save()
     return bundle
+
+
+def as_requested(
+    source: Source, request: ExportRequest, content: Callable[[Path], str] = blake3_of
+) -> Source:
+    """A model with what the request says of its prediction, and with its embeddings."""
+    embeddings = load_embeddings(
+        request.embeddings, source.architecture, source.components, content
+    )
+    return replace(
+        source,
+        architecture=with_embeddings(source.architecture, embeddings),
+        prediction=_prediction(request, source.prediction),
+        embeddings=embeddings,
+    )
+
+
+def requested_adapters(
+    source: Source, request: ExportRequest, content: Callable[[Path], str] = blake3_of
+) -> list[Adapter]:
+    """Open the request's adapters for a model."""
+    adapted = AdaptedModel.of(source.architecture.family, source.tables, source.components)
+    return load_adapters(
+        request.adapters, adapted, allow_unused=request.allow_unused, content=content
+    )
 
 
 def _prediction(request: ExportRequest, detected: Prediction) -> Prediction:
@@ -256,7 +277,7 @@ def _bundle(
             for file, content in contents.items()
         ],
         adapters=[adapter.record() for adapter in adapters],
-        sampling=recommended_sampling(adapters),
+        sampling=recommended_sampling(source.architecture.unet, adapters),
         command=request.command(),
         embeddings=[embedding.record() for embedding in source.embeddings],
         versions={p: importlib.metadata.version(p) for p in ("sdconv", "onnx", "onnx-ir")},

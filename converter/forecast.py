@@ -11,19 +11,23 @@ seconds and largest process (README, "Measured"; `benchmarks/plan.py` compares a
 """
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
+from converter.adapters.adapter import Adapter
+from converter.adapters.cost import merge_cost
 from converter.bundle import GRAPH_FILE, Bundle, BundleComponent
 from converter.checkpoint import element_bytes
 from converter.cost import Cost
+from converter.embeddings.embedding import appended_rows
 from converter.errors import InputError
 from converter.families.rules import TensorRule
 from converter.files import known_blake3
 from converter.graph_record import GraphRecord, find_record
-from converter.merged import BLOCK, MergedWeights
+from converter.linking import linked_records
+from converter.merged import BLOCK, AppendedRows, MergedWeights, is_stored
 from converter.profiles import InterfaceProfile
 from converter.source import Source
 from converter.stream import file_size
@@ -51,9 +55,11 @@ TRACING_MEMORY = (650e6, 0.2e6)
 class ComponentForecast:
     """One component of an export that has not been run.
 
-    `record` is the bundle's, with empty hashes where nothing here knows them yet; `tensors` is
-    the number of its weights. `tracing` is the cost of making its template, None where that
-    ships or lies in the cache. `done`: the bundle in the output folder holds it already.
+    `record` is the bundle's, with empty hashes where nothing here knows them yet; its
+    `weights_bytes` are those of all weights in float32, also where the bundle links them.
+    `tensors` is the number of weights. `tracing` is the cost of making the template, None where
+    that ships or lies in the cache. `done`: the bundle in the output folder holds it already.
+    `gathering` is the cost of writing linked weights to one file, None where they are not linked.
     """
 
     record: BundleComponent
@@ -61,70 +67,141 @@ class ComponentForecast:
     tracing: Cost | None
     cost: Cost
     done: bool
+    gathering: Cost | None = None
 
 
-def forecast(
-    source: Source, profile: InterfaceProfile, folder: Path
-) -> tuple[ComponentForecast, ...]:
-    """Forecast every component of `source` for an export without adapters into `folder`."""
-    known = {file: known_blake3(file) for file in source.files}
-    contents = {file: digest for file, digest in known.items() if digest is not None}
-    every = sum(len(_needed(source, c)) for c in source.components)
-    memory = round(BASE_MEMORY + MEMORY_PER_TENSOR * every)
-    before = _whole_records(folder)
-    residual_ports = profile.residual_ports(source.architecture)
-    forecasts = []
-    for component in source.components:
-        ports = profile.interface(component, source.architecture)
-        path, key = find_template(component, source.architecture, residual_ports=residual_ports)
+@dataclass(frozen=True)
+class _Forecaster:
+    """What all components of one export have in common."""
+
+    source: Source
+    profile: InterfaceProfile
+    adapters: Sequence[Adapter]
+    linked: bool
+    before: Mapping[str, BundleComponent]
+    contents: Mapping[Path, str] | None
+    """Hashes of the files; None unless those of all are remembered."""
+
+    def forecast(self, component: str, memory: int) -> ComponentForecast:
+        """Forecast one component; `memory` are the bytes of the program and of all graphs."""
+        source, architecture = self.source, self.source.architecture
+        ports = self.profile.interface(component, architecture)
+        residual_ports = self.profile.residual_ports(architecture)
+        path, key = find_template(component, architecture, residual_ports=residual_ports)
         graph = find_record(key, ports)
         needed = _needed(source, component)
+        appended = appended_rows(source.embeddings, component)
+        added = {name: rows.rows.size for name, rows in appended.items()}
+        sizes = {rule.name: math.prod(rule.shape) + added.get(rule.name, 0) for rule in needed}
         record = BundleComponent(
             name=component,
             graph=f"{component}/{GRAPH_FILE}",
             weights=f"{component}/{WEIGHTS_FILE}",
             interface=ports,
             graph_sha256="" if graph is None else graph.sha256,
-            weights_key=_weights_key(component, source, contents, graph),
-            weights_bytes=_file_bytes(needed) if graph is None else file_size(graph.places),
-            parameters=sum(math.prod(rule.shape) for rule in needed),
+            weights_key="" if graph is None else self._weights_key(component, graph, appended),
+            weights_bytes=_file_bytes(sizes.values()) if graph is None else file_size(graph.places),
+            parameters=sum(sizes.values()),
             template_key=key,
         )
-        done = record.weights_key != "" and before.get(component) == record
+        done = self._is_there(record)
         cost = Cost(memory, seconds=SECONDS_PER_TENSOR * len(needed))
         if not done:
-            graph_bytes = GRAPH_BYTES_PER_TENSOR * len(needed) if graph is None else graph.nbytes
-            cost = Cost(
-                memory=memory + _in_flight(needed, source),
-                written=record.weights_bytes + graph_bytes,
-                seconds=cost.seconds + SECONDS_PER_BYTE * record.weights_bytes,
-            )
+            merges = [merge_cost(adapter, component, needed) for adapter in self.adapters]
+            todo, written = needed, record.weights_bytes
+            if self.linked:
+                todo = [rule for rule in needed if self._is_computed(component, rule, added)]
+                written = _file_bytes(sizes[rule.name] for rule in todo)
+            nbytes = GRAPH_BYTES_PER_TENSOR * len(needed) if graph is None else graph.nbytes
+            held = [_in_flight(todo, source), *(merge.memory for merge in merges)]
+            seconds = SECONDS_PER_BYTE * written + sum(merge.seconds for merge in merges)
+            cost = Cost(memory + max(held), written + nbytes, seconds=cost.seconds + seconds)
+        gathering = None
+        if self.linked:
+            two = 4 * sum(sorted(sizes.values())[-2:])  # whole tensors, two at a time
+            count = record.weights_bytes
+            gathering = Cost(memory + two, cached=count, seconds=SECONDS_PER_BYTE * count)
         tracing = _tracing(len(needed)) if path is None else None
-        forecasts.append(ComponentForecast(record, len(needed), tracing, cost, done))
-    return tuple(forecasts)
+        return ComponentForecast(record, len(needed), tracing, cost, done, gathering)
+
+    def _is_there(self, record: BundleComponent) -> bool:
+        """Whether the output folder holds this component, linked or not as it is wanted."""
+        earlier = self.before.get(record.name)
+        if earlier is None or not record.weights_key or bool(earlier.linked) != self.linked:
+            return False
+        if self.linked:  # its graph and its own file are not those of the record
+            record = replace(
+                record,
+                graph_sha256=earlier.graph_sha256,
+                weights_bytes=earlier.weights_bytes,
+                linked=earlier.linked,
+            )
+        return earlier == record
+
+    def _is_computed(self, component: str, rule: TensorRule, added: Collection[str]) -> bool:
+        """Whether no file holds this tensor as it will be: see `MergedWeights.link`."""
+        adapted = any(rule.name in adapter.active(component) for adapter in self.adapters)
+        stored = self.source.model.file.tensors[rule.source]
+        return adapted or rule.name in added or not is_stored(rule, stored)
+
+    def _weights_key(
+        self, component: str, graph: GraphRecord, appended: Mapping[str, AppendedRows]
+    ) -> str:
+        """The key that the export would give the weights; "" where it is not known."""
+        if self.contents is None:
+            return ""
+        table, file = self.source.tables[component], self.source.model.file
+        try:
+            return MergedWeights(
+                component, file, self.contents, table, graph.places, self.adapters, appended
+            ).key
+        except InputError:
+            return ""  # a record of another version
 
 
-def _weights_key(
-    component: str, source: Source, contents: Mapping[Path, str], graph: GraphRecord | None
-) -> str:
-    """The key that an export without adapters would give the weights; "" where it is not known."""
-    if graph is None or any(file not in contents for file in source.files):
-        return ""
-    try:
-        table = source.tables[component]
-        file, places = source.model.file, graph.places
-        return MergedWeights(component, file, contents, table, places, (), {}).key
-    except InputError:
-        return ""  # a record of another version
+def forecast(
+    source: Source,
+    profile: InterfaceProfile,
+    folder: Path,
+    adapters: Sequence[Adapter] = (),
+    *,
+    link: bool = False,
+) -> tuple[ComponentForecast, ...]:
+    """Forecast every component of `source` for an export with `adapters` into `folder`.
+
+    Adapters and embeddings without a hash (`known_content`) are such as were never read. Raises
+    InputError where `link` is wanted and the files lie on another disk.
+    """
+    known = {file: known_content(file) for file in source.files}
+    added = [adapter.content for adapter in adapters] + [e.content for e in source.embeddings]
+    added += [adapter.config for adapter in adapters if adapter.config is not None]
+    if link:
+        linked_records(source.files, folder)
+    forecaster = _Forecaster(
+        source=source,
+        profile=profile,
+        adapters=adapters,
+        linked=link,
+        before=_whole_records(folder),
+        contents=known if all((*known.values(), *added)) else None,
+    )
+    every = sum(len(_needed(source, c)) for c in source.components)
+    memory = round(BASE_MEMORY + MEMORY_PER_TENSOR * every)
+    return tuple(forecaster.forecast(component, memory) for component in source.components)
+
+
+def known_content(file: Path) -> str:
+    """The hash of a file where it is remembered, so that the file need not be read; else ""."""
+    return known_blake3(file) or ""
 
 
 def _needed(source: Source, component: str) -> list[TensorRule]:
     return [rule for rule in source.tables[component] if rule.needed]
 
 
-def _file_bytes(needed: Sequence[TensorRule]) -> int:
-    """Bytes of the weights file, up to the padding behind its last tensor."""
-    return sum(-(-4 * math.prod(rule.shape) // ALIGNMENT) * ALIGNMENT for rule in needed)
+def _file_bytes(sizes: Iterable[int]) -> int:
+    """Bytes of a weights file of tensors of these sizes, up to the padding behind the last."""
+    return sum(-(-4 * size // ALIGNMENT) * ALIGNMENT for size in sizes)
 
 
 def _in_flight(needed: Sequence[TensorRule], source: Source) -> int:

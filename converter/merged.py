@@ -10,7 +10,7 @@ import numpy as np
 from converter.adapters.adapter import Adapter
 from converter.adapters.merge import Changes, Merger
 from converter.cache import content_key
-from converter.checkpoint import DTYPES, Checkpoint
+from converter.checkpoint import DTYPES, Checkpoint, TensorInfo
 from converter.errors import InputError
 from converter.families.rules import TensorRule
 from converter.weights import Array, TensorSpec
@@ -136,14 +136,10 @@ class MergedWeights:
         index, count = rule.part
         transposed = rule.transposed != name.endswith(TRANSPOSED)
         computed = (
-            info.scale is not None
-            or len(info.terms) > 1
-            or info.strides is not None
-            or info.dtype not in WIDENED
+            not is_stored(rule, info)
             or name in self._appended
             or bool(self._merger.depends_on(rule.name))
             or (transposed and len(place.shape) != 2)
-            or (rule.transposed and count > 1)  # its part is columns there
         )
         if computed:
             return None
@@ -153,6 +149,17 @@ class MergedWeights:
 
     def _rule(self, name: str) -> TensorRule:
         return self._rules[name.removesuffix(TRANSPOSED)]
+
+
+def is_stored(rule: TensorRule, info: TensorInfo) -> bool:
+    """Whether a file holds the tensor itself, perhaps narrower or transposed, in one piece."""
+    return (
+        info.scale is None
+        and len(info.terms) <= 1
+        and info.strides is None
+        and info.dtype in WIDENED
+        and not (rule.transposed and rule.part[1] > 1)  # its part is columns there
+    )
 
 
 def _check_complete(

@@ -42,7 +42,7 @@ def generate(request: GenerateRequest, progress: Progress = silent) -> Path:
     cut = overflow(request.picture.prompt, bundle.words)
     note = f'the prompt is longer than 77 tokens; not used: "{cut}"' if cut else ""
     progress(Event("draw", 0, note))
-    with open_artifacts(manifest, bundle, target, size, request.picture.components) as pipeline:
+    with open_artifacts(manifest, bundle, target, size, request.picture.controlnets) as pipeline:
         drawing = pipeline.draw(
             request.picture, on_step=lambda done: progress(Event("draw", done / (steps + 1)))
         )

@@ -7,16 +7,21 @@ from typing import Any
 import numpy as np
 
 from converter.errors import InputError
-from converter.interface import Interface
 from converter.sizes import LATENT_CHANNELS, LATENT_SCALE, Size
 from converter.weights import Array
+from runtime.conditioning import (
+    CONTEXT,
+    GUIDANCE,
+    SIZES,
+    PromptRules,
+    embed_prompts,
+    guidance_embedding,
+    is_told_guidance,
+    size_ids,
+)
 from runtime.hints import Hint, HintFile
+from runtime.network import Network
 from runtime.schedulers import Scheduler
-from runtime.tokenizer import END_TOKEN, Words, tokenize
-from targets.base import Runner
-
-NEEDED = ("text_encoder", "unet", "vae_decoder")
-"""The components that draw."""
 
 HINT_PORTS = ("controlnet_cond", "image")
 """What the profiles call the port of a ControlNet's hint."""
@@ -26,14 +31,15 @@ HINT_PORTS = ("controlnet_cond", "image")
 class PictureRequest:
     """What to draw. With `guidance` above 1 the UNet also runs on the negative prompt.
 
-    `hints` are the pictures that ControlNets follow.
+    `negative` None is not the empty prompt for every family: see `PromptRules`. `hints` are the
+    pictures that ControlNets follow.
 
     `guidance` is the scale of classifier-free guidance (arXiv 2207.12598) as diffusers counts it:
     noise = negative + guidance * (prompt - negative).
     """
 
     prompt: str
-    negative: str = ""
+    negative: str | None = None
     scheduler: str = "ddim"
     steps: int = 20
     guidance: float = 7.5
@@ -41,9 +47,9 @@ class PictureRequest:
     hints: tuple[HintFile, ...] = ()
 
     @property
-    def components(self) -> tuple[str, ...]:
-        """The components that draw this."""
-        return (*NEEDED, *dict.fromkeys(hint.component for hint in self.hints))
+    def controlnets(self) -> tuple[str, ...]:
+        """The components that follow the hints."""
+        return tuple(dict.fromkeys(hint.component for hint in self.hints))
 
     def identity(self) -> dict[str, Any]:
         """Everything that the picture depends on besides the weights, as JSON."""
@@ -53,7 +59,7 @@ class PictureRequest:
 
     @property
     def guided(self) -> bool:
-        """Whether the UNet runs twice a step."""
+        """Whether the UNet runs twice a step, unless it is told the guidance (a full LCM's)."""
         return self.guidance > 1
 
     def command(self) -> list[str]:
@@ -79,34 +85,6 @@ class PictureRequest:
 
 
 @dataclass(frozen=True)
-class Network:
-    """A component that can be run: its ports, and the batch it was compiled for (None: any)."""
-
-    runner: Runner
-    interface: Interface
-    batch: int | None
-
-    def __call__(self, *inputs: Array) -> list[Array]:
-        """Run on inputs in the order of the ports; outputs in the order of theirs.
-
-        Inputs have the same number of rows, however many, except a timestep [1]. Rows are run
-        in parts of the compiled batch; the last part is filled up by repeating its last row.
-        """
-        rows = len(inputs[0])
-        batch = self.batch or rows
-        parts = [self._run(inputs, range(first, first + batch)) for first in range(0, rows, batch)]
-        return [np.concatenate(outputs)[:rows] for outputs in zip(*parts, strict=True)]
-
-    def _run(self, inputs: Sequence[Array], rows: range) -> list[Array]:
-        given = {}
-        for port, array in zip(self.interface.inputs, inputs, strict=True):
-            mine = array if port.shape == (1,) else array[[min(r, len(array) - 1) for r in rows]]
-            given[port.name] = np.ascontiguousarray(mine, port.dtype)
-        outputs = self.runner.infer(given)
-        return [outputs[port.name] for port in self.interface.outputs]
-
-
-@dataclass(frozen=True)
 class Drawing:
     """What came out: `picture` float32 [3, H, W] in about [-1, 1], and the latent of every step."""
 
@@ -129,9 +107,8 @@ def to_pixels(picture: Array) -> Array:
 class Pipeline:
     """Everything that draws at one picture size.
 
-    `networks` holds text_encoder, unet and vae_decoder, and where a hint is to be followed its
-    controlnet, whose outputs have the names of the UNet's ports that they go to.
-    `padding` is the token behind the end of a prompt, `words` are the bundle's own.
+    `networks` holds the family's text encoders, unet and vae_decoder, and where a hint is to be
+    followed its controlnet, whose outputs have the names of the UNet's ports that they go to.
     """
 
     networks: Mapping[str, Network]
@@ -139,8 +116,7 @@ class Pipeline:
     scaling_factor: float
     prediction_type: str = "epsilon"
     zero_terminal_snr: bool = False
-    padding: int = END_TOKEN
-    words: Words = field(default_factory=dict)
+    prompt_rules: PromptRules = field(default_factory=PromptRules)
 
     def draw(
         self,
@@ -160,13 +136,18 @@ class Pipeline:
             request.seed,
             zero_terminal_snr=self.zero_terminal_snr,
         )
-        context = self._context(request)
+        conditions = self._conditions(request)
+        count = len(conditions[CONTEXT])
         latent = first_latent(self.size, request.seed) * np.float32(scheduler.first_deviation)
         latents = []
         for index, timestep in enumerate(scheduler.timesteps):
-            rows = np.repeat(scheduler.scale(latent, index), len(context), axis=0)
-            noise = self._noise(rows, np.array([timestep], np.float32), context, hints)
-            if request.guided:
+            given = {
+                "sample": np.repeat(scheduler.scale(latent, index), count, axis=0),
+                "timestep": np.array([timestep], np.float32),
+                **conditions,
+            }
+            noise = self._noise(given, hints)
+            if count > 1:
                 noise = noise[:1] + np.float32(request.guidance) * (noise[1:] - noise[:1])
             latent = scheduler.step(noise, latent, index)
             latents.append(latent)
@@ -174,36 +155,45 @@ class Pipeline:
         picture = self.networks["vae_decoder"](latent / np.float32(self.scaling_factor))[0][0]
         return Drawing(picture, latents)
 
-    def _context(self, request: PictureRequest) -> Array:
-        """Embed the prompts: [1 or 2, 77, width], the negative one first."""
-        prompts = [request.negative] * request.guided + [request.prompt]
-        return self.networks["text_encoder"](tokenize(prompts, self.padding, self.words))[0]
+    def _conditions(self, request: PictureRequest) -> dict[str, Array]:
+        """What stays the same over all steps, by port: 1 or 2 rows, the negative prompt's first."""
+        unet = self.networks["unet"].interface
+        prompts: list[str | None] = [request.prompt]
+        same = {SIZES: size_ids(self.size)}
+        if is_told_guidance(unet):
+            if request.negative:
+                raise InputError(
+                    "this UNet is a full LCM, which knows no negative prompt: leave --negative out"
+                )
+            width = unet.input_shapes(1, self.size)[GUIDANCE][1]
+            same[GUIDANCE] = guidance_embedding(request.guidance, width)
+        elif request.guided:
+            prompts.insert(0, request.negative)
+        repeated = {name: np.repeat(row, len(prompts), axis=0) for name, row in same.items()}
+        return {**embed_prompts(self.networks, self.prompt_rules, prompts), **repeated}
 
-    def _noise(self, rows: Array, timestep: Array, context: Array, hints: Sequence[Hint]) -> Array:
-        unet = self.networks["unet"]
-        ports = unet.interface.inputs[3:]
-        added = {port.name: np.zeros(port.at(len(rows), self.size), np.float32) for port in ports}
+    def _noise(self, given: Mapping[str, Array], hints: Sequence[Hint]) -> Array:
+        unet, count = self.networks["unet"], len(given["sample"])
+        added = {
+            port.name: np.zeros(port.at(count, self.size), np.float32)
+            for port in unet.interface.inputs
+            if port.name not in given
+        }
         for hint in hints:
-            for name, residual in self._residuals(hint, rows, timestep, context).items():
+            for name, residual in self._residuals(hint, given).items():
                 added[name] += np.float32(hint.scale) * residual
-        return unet(rows, timestep, context, *added.values())[0]
+        (noise,) = unet.by_name({**given, **added}).values()
+        return noise
 
-    def _residuals(
-        self, hint: Hint, rows: Array, timestep: Array, context: Array
-    ) -> dict[str, Array]:
+    def _residuals(self, hint: Hint, given: Mapping[str, Array]) -> dict[str, Array]:
         """Run a ControlNet; its outputs by name."""
         net = self.networks.get(hint.component)
         if net is None:
             raise InputError(
                 f"a hint for {hint.component}, which is not here: export with --controlnet FILE"
             )
-        pictures = np.repeat(hint.picture[None], len(rows), axis=0)
-        given = {
-            "sample": rows, "timestep": timestep, "encoder_hidden_states": context,
-            **dict.fromkeys(HINT_PORTS, pictures),
-        }  # fmt: skip
-        outputs = net(*(given[port.name] for port in net.interface.inputs))
-        return {p.name: a for p, a in zip(net.interface.outputs, outputs, strict=True)}
+        pictures = np.repeat(hint.picture[None], len(given["sample"]), axis=0)
+        return net.by_name({**given, **dict.fromkeys(HINT_PORTS, pictures)})
 
 
 def first_latent(size: Size, seed: int) -> Array:

@@ -4,13 +4,23 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 from converter.bundle import Bundle
+from converter.components import text_encoders
 from converter.errors import InputError
-from converter.families.controlnet import is_controlnet
+from converter.families.sd2 import SD2
+from converter.families.sdxl import SDXL
+from converter.families.sdxl_refiner import SDXL_REFINER
+from converter.families.variants import BY_INPUTS
 from converter.sizes import LATENT_CHANNELS, Size
-from runtime.sampling import NEEDED, Network, Pipeline
-from runtime.tokenizer import END_TOKEN
+from runtime.conditioning import CONTEXT, GUIDANCE, POOLED, SIZES, PromptRules
+from runtime.network import Network
+from runtime.sampling import Pipeline
 from targets.base import Artifact, Runner, Target
 from targets.manifest import Manifest
+
+
+def drawing_components(bundle: Bundle, controlnets: Sequence[str] = ()) -> tuple[str, ...]:
+    """The components of a bundle that draw a picture, with these ControlNets."""
+    return (*text_encoders(bundle.family), "unet", "vae_decoder", *controlnets)
 
 
 def chosen_artifacts(
@@ -35,10 +45,11 @@ def open_artifacts(
     bundle: Bundle,
     target: Target,
     size: Size,
-    needed: Sequence[str] = NEEDED,
+    controlnets: Sequence[str] = (),
 ) -> Iterator[Pipeline]:
-    """Open the `needed` artifacts of a target at one size; runners are closed on leaving."""
-    check_draws(bundle, needed)
+    """Open a target's artifacts that draw at one size; runners are closed on leaving."""
+    check_draws(bundle, controlnets)
+    needed = drawing_components(bundle, controlnets)
     artifacts = chosen_artifacts(manifest, target.name, size, needed)
     with ExitStack() as stack:
         networks = {
@@ -57,10 +68,10 @@ def open_reference(
     bundle: Bundle,
     size: Size,
     opener: Callable[[Bundle, str], Runner],
-    needed: Sequence[str] = NEEDED,
+    controlnets: Sequence[str] = (),
 ) -> Iterator[Pipeline]:
     """Open the fp32 reference of a bundle; it takes any size and batch."""
-    check_draws(bundle, needed)
+    check_draws(bundle, controlnets)
     with ExitStack() as stack:
         networks = {
             component: Network(
@@ -68,7 +79,7 @@ def open_reference(
                 bundle.components[component].interface,
                 batch=None,
             )
-            for component in needed
+            for component in drawing_components(bundle, controlnets)
         }
         yield _pipeline(networks, bundle, size)
 
@@ -80,28 +91,51 @@ def _pipeline(networks: dict[str, Network], bundle: Bundle, size: Size) -> Pipel
         bundle.architecture["vae"]["scaling_factor"],
         bundle.prediction_type,
         bundle.zero_terminal_snr,
-        padding=0 if bundle.family == "sd2" else END_TOKEN,
-        words=bundle.words,
+        PromptRules(_padding(bundle), bundle.words, zero_negative=bundle.family == SDXL.name),
     )
 
 
-def check_draws(bundle: Bundle, needed: Sequence[str] = NEEDED) -> None:
+def _padding(bundle: Bundle) -> dict[str, int]:
+    """OpenCLIP's text encoders were trained with zeros behind a prompt, CLIP's with its end."""
+    return {"text_encoder_2": 0, **({"text_encoder": 0} if bundle.family == SD2.name else {})}
+
+
+FED = ("sample", "timestep", CONTEXT, POOLED, SIZES, GUIDANCE)
+"""The inputs of a UNet that the sampling loop has something for, besides ControlNets' residuals."""
+
+NOT_DRAWN = {
+    "inpaint": "an inpaint UNet fills in the masked part of a picture",
+    "instruct-pix2pix": "an instruct-pix2pix UNet edits a picture",
+    "refiner": "the SDXL refiner goes over a picture that SDXL has begun",
+}
+"""Variant of a UNet -> why a prompt is not enough for it."""
+
+
+def check_draws(bundle: Bundle, controlnets: Sequence[str] = ()) -> None:
     """Raise InputError for a model that the sampling loop has nothing to feed with."""
-    for name in needed:
-        if is_controlnet(name) and name not in bundle.components:
+    for name in controlnets:
+        if name not in bundle.components:
             raise InputError(
                 f"{bundle.folder}: no {name}, for which a hint is given: export with "
                 "--controlnet FILE"
             )
     if "unet" not in bundle.components:
         return  # the caller names what is missing
-    sample, _, _, *more = bundle.components["unet"].interface.inputs
-    unknown = [port.name for port in more if "residual" not in port.name]
-    if sample.shape[1] != LATENT_CHANNELS:
-        unknown.append(f"{sample.shape[1]} channels of {sample.name}")
+    advice = "draw with another bundle, and validate the components of this one without --prompt"
+    inputs = bundle.components["unet"].interface.inputs
+    channels = inputs[0].shape[1]
+    assert isinstance(channels, int)
+    variant = "refiner" if bundle.family == SDXL_REFINER.name else BY_INPUTS.get(channels)
+    if variant is not None:
+        raise InputError(
+            f"{bundle.folder}: {NOT_DRAWN[variant]}, and here pictures are drawn from a prompt "
+            f"alone: {advice}"
+        )
+    unknown = [p.name for p in inputs if p.name not in FED and "residual" not in p.name]
+    if channels != LATENT_CHANNELS:
+        unknown.append(f"{channels} channels of {inputs[0].name}")
     if unknown:
         raise InputError(
-            f"{bundle.folder}: pictures are drawn by SD1.x and SD2.x from a prompt alone, and this "
-            f"{bundle.family} UNet also takes {', '.join(unknown)}: validate its components "
-            "instead, without --prompt"
+            f"{bundle.folder}: pictures are drawn from a prompt alone, and this {bundle.family} "
+            f"UNet also takes {', '.join(unknown)}: {advice}"
         )

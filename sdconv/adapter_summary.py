@@ -1,6 +1,7 @@
 """What `export` prints about adapters: how much of each was used, and where it changes most."""
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from converter.adapters.ledger import LEFT_OUT
 from converter.bundle import Bundle
@@ -14,20 +15,26 @@ STRONG = 1.0
 def adapter_lines(bundle: Bundle) -> Iterator[str]:
     """One line an adapter, in the order given."""
     for record in bundle.adapters:
-        ledger = record["ledger"]
-        left = sum(len(keys) for status in LEFT_OUT for keys in ledger[status].values())
-        line = (
-            f"{record['path']}: {record['kind']}, scale {record['scales']}, "
-            f"{ledger['used']} of {ledger['total']} keys used"
-        )
-        if left:
-            line += f", {left} do not fit"
-        if elsewhere := sum(map(len, ledger["not_exported"].values())):
-            line += f", {elsewhere} for what is not exported"
+        line = fit_line(record)
         if ranked := _relative_changes(bundle, record["identities"]):
             named = (f"{name} {100 * change:.3g} %" for change, name in ranked[:LARGEST])
             line += f"; largest changes: {', '.join(named)}"
         yield line
+
+
+def fit_line(record: Mapping[str, Any]) -> str:
+    """How much of an adapter (`Adapter.record`) fits the model."""
+    ledger = record["ledger"]
+    left = sum(len(keys) for status in LEFT_OUT for keys in ledger[status].values())
+    line = (
+        f"{record['path']}: {record['kind']}, scale {record['scales']}, "
+        f"{ledger['used']} of {ledger['total']} keys used"
+    )
+    if left:
+        line += f", {left} do not fit"
+    if elsewhere := sum(map(len, ledger["not_exported"].values())):
+        line += f", {elsewhere} for what is not exported"
+    return line
 
 
 def adapter_warnings(bundle: Bundle) -> Iterator[str]:

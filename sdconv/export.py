@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -46,58 +45,35 @@ def export(
     link: model_options.Link = False,
     clip_skip: model_options.ClipSkip = None,
     embedding: model_options.Embedding = None,
-    allow_unused: Annotated[
-        bool, typer.Option("--allow-unused", help="Merge a LoRA although some keys do not fit.")
-    ] = False,
+    allow_unused: model_options.AllowUnused = False,
 ) -> None:
     """Export a checkpoint (and LoRAs) to weightless-made ONNX graphs with weights beside them."""
-    from converter.adapters.choice import AdapterChoice
-    from converter.architecture import controlnet_name
-    from converter.downloads.addresses import parse_address
-    from converter.downloads.fetch import local_path
-    from converter.embeddings.choice import EmbeddingChoice
     from converter.export import ExportRequest
     from converter.export import export as run
     from sdconv.console import progress_bar
 
     with progress_bar() as progress:
-        addresses: dict[Path, str] = {}
-
-        def fetched(text: str, variant: str | None = variant) -> Path:
-            path = local_path(text, variant, progress)
-            if parse_address(text) is not None:
-                addresses[path] = text
-            return path
-
-        def fetched_file(text: str) -> Path:
-            return fetched(text, None)
-
-        parts = {
-            "unet": unet,
-            "vae": vae,
-            "text_encoder": text_encoder,
-            "text_encoder_2": text_encoder_2,
-            **{controlnet_name(i): text for i, text in enumerate(controlnet or ())},
-        }
+        local = model_options.LocalFiles(variant, progress)
         request = ExportRequest(
-            checkpoint=None if checkpoint is None else fetched(checkpoint),
+            checkpoint=None if checkpoint is None else local.model(checkpoint),
             output=output,
-            adapters=tuple(AdapterChoice.parse(text, fetched_file) for text in lora or ()),
+            adapters=local.adapters(lora),
             profile=profile,
             batch=batch,
             components=tuple(components.split(",")) if components else None,
             allow_unused=allow_unused,
-            parts={part: fetched(text) for part, text in parts.items() if text is not None},
+            parts=local.parts(unet, vae, text_encoder, text_encoder_2, controlnet),
             variant=variant,
             ema=ema,
-            controlnet_base=None if controlnet_merge is None else fetched(controlnet_merge),
+            controlnet_base=None if controlnet_merge is None else local.model(controlnet_merge),
             prediction=prediction,
             zero_terminal_snr=zero_terminal_snr,
             link=link,
             clip_skip=clip_skip,
-            embeddings=tuple(EmbeddingChoice.parse(e, fetched_file) for e in embedding or ()),
+            embeddings=local.embeddings(embedding),
+            addresses=local.addresses,
         )
-        bundle = run(replace(request, addresses=addresses), progress)
+        bundle = run(request, progress)
         if format_ != Format.onnx:
             from converter.torchscript import export_torchscript
 

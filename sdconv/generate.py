@@ -19,7 +19,7 @@ def generate(
         str | None, typer.Option(help="WIDTHxHEIGHT.  [default: the first compiled]")
     ] = None,
     bundle: options.MovedBundle = None,
-    negative: options.Negative = "",
+    negative: options.Negative = None,
     scheduler: options.SchedulerName = None,
     steps: options.Steps = None,
     guidance: options.Guidance = None,

@@ -12,8 +12,8 @@ from sdconv import model_options
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from converter.export import ExportRequest
     from converter.inspection import Inspection
-    from sdconv.preflight.request import PlanRequest
 
 
 def inspect(
@@ -24,79 +24,133 @@ def inspect(
         bool,
         typer.Option(
             "--plan",
-            help="Predict memory, disk and time of export and compile, say whether this machine "
-            "can do it, and print the commands; needs --target and --sizes.",
+            help="Predict memory, disk and time of export and compile, whether this machine can "
+            "do it, and the commands; needs --target and --sizes. What follows is for it.",
         ),
     ] = False,
     target: Annotated[str | None, typer.Option("--target", "-t", help="See --plan.")] = None,
     sizes: Annotated[str | None, typer.Option(help="See --plan: 512x512,768x512.")] = None,
     precision: Annotated[str, typer.Option(help="As 'compile' takes it.")] = "",
     effort: Annotated[str, typer.Option(help="As 'compile' takes it.")] = "normal",
-    components: Annotated[str | None, typer.Option(help="As 'export' takes it.")] = None,
-    controlnet: model_options.ControlNets = None,
     profile: Annotated[
         str | None, typer.Option(help="As 'export' takes it.  [default: what fits]")
     ] = None,
     output: Annotated[
         Path, typer.Option("-o", "--output", help="Where bundle and artifacts would go.")
     ] = Path(),
+    unet: model_options.UNet = None,
+    vae: model_options.Vae = None,
+    text_encoder: model_options.TextEncoder = None,
+    text_encoder_2: model_options.TextEncoder2 = None,
+    controlnet: model_options.ControlNets = None,
+    controlnet_merge: model_options.ControlNetMerge = None,
+    ema: model_options.Ema = False,
+    lora: model_options.Lora = None,
+    batch: model_options.Batch = 1,
+    components: model_options.Components = None,
+    prediction: model_options.Prediction = None,
+    zero_terminal_snr: model_options.ZeroTerminalSnr = False,
+    link: model_options.Link = False,
+    clip_skip: model_options.ClipSkip = None,
+    embedding: model_options.Embedding = None,
+    allow_unused: model_options.AllowUnused = False,
 ) -> None:
     """Tell what a file is: kind, family, parts, every hyper-parameter. Reads headers only.
 
     With --plan, also what turning it into artifacts would need; exit code 1 if it cannot be
     done here.
     """
-    from converter.downloads.fetch import local_path
     from converter.errors import InputError
-    from converter.inspection import inspect as inspect_file
-    from converter.sizes import parse_sizes
     from sdconv.console import progress_bar
 
     if plan != (target is not None and sizes is not None):
         raise InputError(
             "a plan is for a target and sizes: write --plan --target onnxruntime --sizes 512x512"
         )
-    with progress_bar() as progress:
-        path = local_path(file, variant, progress)
-        nets = [local_path(text, variant, progress) for text in controlnet or ()]
     if target is None or sizes is None:
-        found = inspect_file(path, variant)
-        _print_json(found.to_json()) if json else _print(found)
+        beside = (unet, vae, text_encoder, text_encoder_2, controlnet, controlnet_merge, lora,
+                  components, prediction, clip_skip, embedding, ema, zero_terminal_snr, link,
+                  allow_unused, batch != 1)  # fmt: skip
+        _inspect(file, variant, is_planned=any(beside), json=json)
         return
-    from converter.architecture import controlnet_name
-    from converter.model_files import ModelFiles
+    from converter.export import ExportRequest  # brings the graph tools with it
+
+    with progress_bar() as progress:
+        local = model_options.LocalFiles(variant, progress)
+        export = ExportRequest(
+            checkpoint=local.model(file),
+            output=output / "bundle",
+            adapters=local.adapters(lora),
+            batch=batch,
+            components=tuple(components.split(",")) if components else None,
+            allow_unused=allow_unused,
+            parts=local.parts(unet, vae, text_encoder, text_encoder_2, controlnet),
+            variant=variant,
+            ema=ema,
+            controlnet_base=None if controlnet_merge is None else local.model(controlnet_merge),
+            prediction=prediction,
+            zero_terminal_snr=zero_terminal_snr,
+            link=link,
+            clip_skip=clip_skip,
+            embeddings=local.embeddings(embedding),
+            addresses=local.addresses,
+        )
+    _plan(export, target, sizes, output, profile, precision, effort, json=json)
+
+
+def _inspect(file: str, variant: str | None, *, is_planned: bool, json: bool) -> None:
+    """Tell what one file is."""
+    from converter.errors import InputError
+    from converter.inspection import inspect as inspect_file
+    from sdconv.console import progress_bar
+
+    if is_planned:
+        raise InputError(
+            "what is given beside the file belongs to a plan: add --plan --target onnxruntime "
+            "--sizes 512x512, or leave it out"
+        )
+    with progress_bar() as progress:
+        path = model_options.LocalFiles(variant, progress).model(file)
+    found = inspect_file(path, variant)
+    _print_json(found.to_json()) if json else _print(found)
+
+
+def _plan(
+    export: ExportRequest,
+    target: str,
+    sizes: str,
+    output: Path,
+    profile: str | None,
+    precision: str,
+    effort: str,
+    *,
+    json: bool,
+) -> None:
+    """Make and print a plan; exit code 1 if it cannot be done here."""
+    from converter.sizes import parse_sizes
+    from sdconv.console import out
+    from sdconv.preflight.plan import make_plan
+    from sdconv.preflight.report import plan_to_json, print_plan
     from sdconv.preflight.request import PlanRequest
     from targets.compile import parse_precisions
 
     request = PlanRequest(
-        files=ModelFiles(
-            path, {controlnet_name(i): net for i, net in enumerate(nets)}, variant=variant
-        ),
+        export=export,
         target=target,
         sizes=parse_sizes(sizes),
         output=output,
         profile=profile,
         precision=parse_precisions(precision),
         effort=effort,
-        components=tuple(components.split(",")) if components else None,
     )
-    if not _plan(request, json=json):
-        raise typer.Exit(1)
-
-
-def _plan(request: PlanRequest, *, json: bool) -> bool:
-    """Make and print a plan; whether it can be done."""
-    from sdconv.console import out
-    from sdconv.preflight.plan import make_plan
-    from sdconv.preflight.report import plan_to_json, print_plan
-
     found, plan = make_plan(request)
     if json:
         _print_json({**found.to_json(), "plan": plan_to_json(plan)})
     else:
         _print_title(found)
         print_plan(plan, out)
-    return plan.possible
+    if not plan.possible:
+        raise typer.Exit(1)
 
 
 def _print_json(data: object) -> None:

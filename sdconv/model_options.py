@@ -3,9 +3,18 @@
 A file is a path, or an address that is fetched first (`converter.downloads.addresses`).
 """
 
-from typing import Annotated
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from converter.adapters.choice import AdapterChoice
+    from converter.embeddings.choice import EmbeddingChoice
+    from converter.progress import Progress
 
 Checkpoint = Annotated[
     str | None,
@@ -94,3 +103,66 @@ Link = Annotated[
     ),
 ]
 Components = Annotated[str | None, typer.Option(help="Export only these, comma-separated.")]
+AllowUnused = Annotated[
+    bool, typer.Option("--allow-unused", help="Merge a LoRA although some keys do not fit.")
+]
+
+
+class LocalFiles:
+    """The files that options name, on this machine: what is an address is fetched.
+
+    `addresses` maps what was fetched to where it came from.
+    """
+
+    def __init__(self, variant: str | None, progress: Progress) -> None:
+        self.addresses: dict[Path, str] = {}
+        self._variant = variant
+        self._progress = progress
+
+    def model(self, text: str) -> Path:
+        """A file, or of a diffusers folder the variant chosen."""
+        return self._fetched(text, self._variant)
+
+    def parts(
+        self,
+        unet: str | None,
+        vae: str | None,
+        text_encoder: str | None,
+        text_encoder_2: str | None,
+        controlnets: Sequence[str] | None,
+    ) -> dict[str, Path]:
+        """The parts that are given beside a checkpoint or alone, as `ModelFiles` takes them."""
+        from converter.architecture import controlnet_name
+
+        given = {
+            "unet": unet,
+            "vae": vae,
+            "text_encoder": text_encoder,
+            "text_encoder_2": text_encoder_2,
+            **{controlnet_name(i): text for i, text in enumerate(controlnets or ())},
+        }
+        return {p: self._fetched(t, self._variant) for p, t in given.items() if t is not None}
+
+    def adapters(self, texts: Sequence[str] | None) -> tuple[AdapterChoice, ...]:
+        """What -l names, with scales."""
+        from converter.adapters.choice import AdapterChoice
+
+        return tuple(AdapterChoice.parse(text, self._file) for text in texts or ())
+
+    def embeddings(self, texts: Sequence[str] | None) -> tuple[EmbeddingChoice, ...]:
+        """What --embedding names."""
+        from converter.embeddings.choice import EmbeddingChoice
+
+        return tuple(EmbeddingChoice.parse(text, self._file) for text in texts or ())
+
+    def _file(self, text: str) -> Path:
+        return self._fetched(text, None)
+
+    def _fetched(self, text: str, variant: str | None) -> Path:
+        from converter.downloads.addresses import parse_address
+        from converter.downloads.fetch import local_path
+
+        path = local_path(text, variant, self._progress)
+        if parse_address(text) is not None:
+            self.addresses[path] = text
+        return path

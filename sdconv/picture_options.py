@@ -17,7 +17,13 @@ Artifacts = Annotated[
 MovedBundle = Annotated[
     Path | None, typer.Option("--bundle", help="Where the bundle is now, if it was moved.")
 ]
-Negative = Annotated[str, typer.Option(help="What not to draw; needs a guidance above 1.")]
+Negative = Annotated[
+    str | None,
+    typer.Option(
+        help='What not to draw; needs a guidance above 1. "" is the empty prompt, which for SDXL '
+        "is not the same as none."
+    ),
+]
 # As in `runtime.sampling.PictureRequest`, which takes numpy with it and so is imported late.
 SCHEDULER, STEPS, GUIDANCE = "ddim", 20, 7.5
 ADVISED = "[default: what the bundle recommends, else {}]"
@@ -45,7 +51,7 @@ def picture_request(
     artifacts: Path,
     bundle: Path | None,
     prompt: str,
-    negative: str,
+    negative: str | None,
     scheduler: str | None,
     steps: int | None,
     guidance: float | None,

@@ -27,7 +27,7 @@ def validate(
     prompt: Annotated[
         str | None, typer.Option(help="Also draw this with every target, and compare pictures.")
     ] = None,
-    negative: options.Negative = "",
+    negative: options.Negative = None,
     scheduler: options.SchedulerName = None,
     steps: options.Steps = None,
     guidance: options.Guidance = None,

@@ -3,6 +3,7 @@
 It lies in the cache folder, named by what it holds, and is made when it is first asked for.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from converter.bundle import BundleWeights
@@ -12,7 +13,7 @@ from converter.folders import cache_folder
 from converter.progress import Event, Progress
 from converter.stream import file_size, write_weights
 from passes.linked_weights import read_graph
-from passes.weights import WEIGHTS_FILE, weight_places
+from passes.weights import WEIGHTS_FILE, Place, weight_places
 
 
 def in_one_file(
@@ -22,7 +23,6 @@ def in_one_file(
     if weights.file is not None:
         return weights
     places = weight_places(read_graph(graph))
-    layout = content_key({n: [p.shape, p.dtype, p.offset] for n, p in places.items()})
     stage = f"weights {component}"
 
     def build(folder: Path) -> None:
@@ -30,6 +30,17 @@ def in_one_file(
         require_space(cache_folder(), file_size(places), f"writing out the {component}'s weights")
         write_weights(weights, places, folder / WEIGHTS_FILE, progress, stage)
 
-    made = Cache("weights").make(component, {"weights": weights.key, "layout": layout}, build)
+    made = Cache("weights").make(component, _made_from(weights.key, places), build)
     weights.file = made.path / WEIGHTS_FILE
     return weights
+
+
+def is_in_one_file(weights_key: str, graph: Path) -> bool:
+    """Whether the weights of this linked graph were written out before."""
+    places = weight_places(read_graph(graph))
+    return Cache("weights").find(_made_from(weights_key, places)) is not None
+
+
+def _made_from(weights_key: str, places: Mapping[str, Place]) -> dict[str, str]:
+    layout = content_key({n: [p.shape, p.dtype, p.offset] for n, p in places.items()})
+    return {"weights": weights_key, "layout": layout}

@@ -10,12 +10,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from converter.adapters.lcm import MODEL_SAMPLING
 from converter.architecture import CONTROLNET
 from converter.errors import InputError
 from converter.families.controlnet import kind_of
 from converter.interface import Interface
 from converter.sizes import LATENT_SCALE
 from converter.weights import Array
+from runtime.conditioning import guidance_embedding
 from runtime.schedulers import alpha_bar
 from runtime.tokenizer import LENGTH
 from validate.base import Case
@@ -34,9 +36,6 @@ scaled away by the group norms.
 
 EDGE = 0.25
 """Neighbours that differ by more of the range [-1, 1] have an edge between them."""
-
-GUIDANCE_SCALE = 8.0
-"""What the published LCMs are used with."""
 
 
 @dataclass(frozen=True)
@@ -138,17 +137,9 @@ _TIME_IDS = {6: (1024, 1024, 0, 0, 1024, 1024), 5: (1024, 1024, 0, 0, 6)}
 
 
 def _guidance_embedding(wanted: _Wanted, origins: Origins) -> Array:
-    """Embed a guidance scale as a full LCM is told it (arXiv 2310.04378, section 4.2).
-
-    The sinusoidal embedding of 1000 (scale - 1): sines, then cosines, of frequencies that fall
-    geometrically from 1 to 1/10000.
-    """
     del origins
     batch, width = wanted.shape
-    frequencies = np.power(10000.0, -np.linspace(0, 1, width // 2))
-    angles = 1000 * (GUIDANCE_SCALE - 1) * frequencies
-    row = np.concatenate([np.sin(angles), np.cos(angles)])
-    return np.tile(row.astype(np.float32), (batch, 1))
+    return np.repeat(guidance_embedding(MODEL_SAMPLING["guidance"], width), batch, axis=0)
 
 
 def _residual(wanted: _Wanted, origins: Origins) -> Array:

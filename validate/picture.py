@@ -12,11 +12,18 @@ import numpy as np
 
 from converter.bundle import Bundle
 from converter.cache import content_key
+from converter.components import TEXT_ENCODERS
 from converter.errors import InputError
 from converter.progress import Event
 from converter.sizes import Size
+from runtime.conditioning import is_told_guidance
 from runtime.sampling import PictureRequest, Pipeline
-from runtime.staging import chosen_artifacts, open_artifacts, open_reference
+from runtime.staging import (
+    chosen_artifacts,
+    drawing_components,
+    open_artifacts,
+    open_reference,
+)
 from targets.base import Artifact, Target, ToolchainError
 from targets.manifest import Manifest
 from validate.base import PICTURE_LEVEL, Check, Result, Ruling, Verdict
@@ -39,6 +46,7 @@ class Sitting:
     target: str
     size: Size
     artifacts: dict[str, Artifact]
+    is_told_guidance: bool
     drawn: CaseStore
     reference: CaseStore
 
@@ -77,10 +85,11 @@ def draw_pictures(
 def sittings(manifest: Manifest, bundle: Bundle, request: PictureRequest) -> list[Sitting]:
     """Every target and size of the folder that has all the components that draw."""
     pairs = dict.fromkeys((a.target, a.size) for a in manifest.artifacts if a.size is not None)
+    needed = drawing_components(bundle, request.controlnets)
     found, lacking = [], None
     for target, size in pairs:
         try:
-            artifacts = chosen_artifacts(manifest, target, size, request.components)
+            artifacts = chosen_artifacts(manifest, target, size, needed)
         except InputError as e:
             lacking = e
         else:
@@ -102,7 +111,7 @@ def _sitting(
         "request": request.identity(),
         "size": str(size),
         "prediction": [bundle.prediction_type, bundle.zero_terminal_snr],
-        "weights": {name: bundle.components[name].weights_key for name in request.components},
+        "weights": {name: bundle.components[name].weights_key for name in artifacts},
         "words": dict(bundle.words),
         "version": VERSION,
     }
@@ -112,6 +121,7 @@ def _sitting(
         target,
         size,
         artifacts,
+        is_told_guidance(manifest.interfaces["unet"]),
         drawn=CaseStore(folder / target / f"picture-{size}", content_key(here)),
         reference=CaseStore(folder / "reference" / f"picture-{size}", content_key(made_from)),
     )
@@ -145,14 +155,14 @@ def _draw(
             bench.progress(Event(stage, 1, f"{sitting.label}: {hindrance.sentence}"))
             return hindrance
         try:
-            opened = open_artifacts(manifest, bundle, target, sitting.size, request.components)
+            opened = open_artifacts(manifest, bundle, target, sitting.size, request.controlnets)
             with opened as pipeline:
                 _save(sitting.drawn, case, pipeline, request, on_step)
         except ToolchainError as e:
             return Ruling(Verdict.FAIL, f"it could not be drawn: {e}")
         bench.progress(Event(stage, 1))
     if not sitting.reference.has(case):
-        with open_reference(bundle, sitting.size, opener, request.components) as pipeline:
+        with open_reference(bundle, sitting.size, opener, request.controlnets) as pipeline:
             _save(sitting.reference, case, pipeline, request, lambda _: None)
     return NOT_RUN.missing
 
@@ -178,9 +188,9 @@ def _hindrance(
         target.check_ready()
     except ToolchainError as e:
         return Ruling(Verdict.INCOMPLETE, f"not drawn: {e}")
-    prompts = 2 if request.guided else 1
-    runs = dict.fromkeys(request.components, prompts * request.steps)  # of the denoisers
-    runs |= {"text_encoder": prompts, "vae_decoder": 1}
+    prompts = 2 if request.guided and not sitting.is_told_guidance else 1
+    runs = dict.fromkeys(sitting.artifacts, prompts * request.steps)  # of the denoisers
+    runs |= {**dict.fromkeys(TEXT_ENCODERS, prompts), "vae_decoder": 1}
     seconds = 0.0
     for component, artifact in sitting.artifacts.items():
         once = target.run_seconds(artifact, bench.folder) or 0.0

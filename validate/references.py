@@ -9,7 +9,7 @@ from typing import Any, Self
 import numpy as np
 
 from converter.bundle import Bundle
-from converter.families.registry import FAMILIES
+from converter.components import text_encoders
 from converter.weights import Array
 from targets.base import Runner
 from validate.inputs import Origins
@@ -57,7 +57,7 @@ class References:
         """Return the sources of inputs that this bundle's own networks can compute."""
         components, architecture = self._bundle.components, self._bundle.architecture
         vae: Mapping[str, Any] | None = architecture["vae"]
-        encoders = text_encoders(self._bundle)
+        encoders = text_encoders(self._bundle.family)
         vocabularies = [architecture[e]["vocabulary"] for e in encoders if architecture.get(e)]
         return Origins(
             scaling_factor=1.0 if vae is None else vae["scaling_factor"],
@@ -69,7 +69,7 @@ class References:
 
     def _embed(self, tokens: Array) -> Array:
         """Join what every text encoder gives, as SDXL takes it."""
-        encoders = text_encoders(self._bundle)
+        encoders = text_encoders(self._bundle.family)
         return np.concatenate([self._output(e, tokens) for e in encoders], axis=-1)
 
     def _pool(self, tokens: Array) -> Array:
@@ -88,9 +88,3 @@ class References:
             inputs = {ports.inputs[0].name: array.astype(ports.inputs[0].dtype)}
             self._seen[key] = self.infer(component, inputs)
         return self._seen[key][ports.outputs[index].name]
-
-
-def text_encoders(bundle: Bundle) -> tuple[str, ...]:
-    """The text encoders whose embeddings this bundle's UNet takes, joined in this order."""
-    family = FAMILIES.get(bundle.family)
-    return ("text_encoder",) if family is None else tuple(family.text_encoders)

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from converter.bundle import Bundle
+from converter.components import text_encoders
 from converter.files import replacing, write_json
 from converter.progress import Event, Progress, silent
 from runtime.sampling import PictureRequest
@@ -18,7 +19,7 @@ from validate.base import EMULATOR_BUDGET, Report, Result
 from validate.judge import ComponentJudge
 from validate.picture import draw_pictures
 from validate.plan import plan
-from validate.references import OpenReference, References, open_torch_reference, text_encoders
+from validate.references import OpenReference, References, open_torch_reference
 from validate.run import Bench, run
 from validate.scenes import stand_ins
 from validate.verdicts import judge_saved
@@ -69,7 +70,7 @@ def validate(
     bundle = manifest.load_bundle(request.bundle)
     groups = plan(manifest, bundle)
     if request.picture is not None:
-        check_draws(bundle, request.picture.components)
+        check_draws(bundle, request.picture.controlnets)
     # 2. Run what was not run before.
     outcomes, bench = {}, None
     if not request.judge_only:
@@ -100,7 +101,7 @@ def write_reports(report: Report, html_path: Path, json_path: Path) -> None:
 
 
 def _with_stand_ins(results: list[Result], bundle: Bundle) -> list[Result]:
-    encoders = text_encoders(bundle)
+    encoders = text_encoders(bundle.family)
     notes = {r.component: stand_ins(r.component, bundle.components, encoders) for r in results}
     return [
         replace(result, note="; ".join(filter(None, (result.note, notes[result.component]))))

@@ -1,4 +1,4 @@
-"""LCM-LoRA: recognised, so that pictures are drawn in the few steps it was trained for.
+"""LCM: recognised, as a LoRA or a whole UNet, so that it draws in the few steps it was trained for.
 
 The published training (https://arxiv.org/abs/2311.05556, `train_lcm_distill_lora` of diffusers)
 changes a certain list of layers of the UNet and nothing else. A trainer's metadata decides first:
@@ -11,6 +11,7 @@ from typing import Any
 
 from converter.adapters.adapter import Adapter
 from converter.adapters.keys import component_of
+from converter.architecture import UNetArchitecture
 
 LAYERS = (
     "to_q", "to_k", "to_v", "to_out_0", "proj_in", "proj_out", "ff_net_0_proj", "ff_net_2",
@@ -23,6 +24,9 @@ TRAINER = "ss_network_module"
 
 SAMPLING: Mapping[str, Any] = {"scheduler": "lcm", "steps": 4, "guidance": 1.0}
 """How an LCM-LoRA is meant to be sampled, as its publication recommends."""
+
+MODEL_SAMPLING: Mapping[str, Any] = {**SAMPLING, "guidance": 8.0}
+"""The same of a full LCM, which takes the guidance scale as an input (arXiv 2310.04378)."""
 
 
 def is_lcm(modules: Iterable[str], metadata: Mapping[str, str]) -> bool:
@@ -40,8 +44,12 @@ def is_lcm(modules: Iterable[str], metadata: Mapping[str, str]) -> bool:
     return seen == set(LAYERS)
 
 
-def recommended_sampling(adapters: Iterable[Adapter]) -> dict[str, Any] | None:
-    """How to draw with a model that these are merged into: `SAMPLING` if one is an LCM-LoRA."""
+def recommended_sampling(
+    unet: UNetArchitecture | None, adapters: Iterable[Adapter]
+) -> dict[str, Any] | None:
+    """How to draw with a UNet that these are merged into, if it or one of them is an LCM."""
+    if unet is not None and unet.timestep_cond_dim:
+        return {**MODEL_SAMPLING, "because": "the UNet is an LCM"}
     for adapter in adapters:
         if adapter.lcm and adapter.active("unet"):
             return {**SAMPLING, "because": f"{adapter.choice.path.name} is an LCM-LoRA"}

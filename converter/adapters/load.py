@@ -1,6 +1,7 @@
 """Open adapter files for a model, and refuse what is none or is for another."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from pathlib import Path
 
 from converter.adapters.adapter import Adapter
 from converter.adapters.binding import AdaptedModel, Binding
@@ -21,21 +22,27 @@ NAMED = 3
 
 
 def load_adapters(
-    choices: Iterable[AdapterChoice], model: AdaptedModel, *, allow_unused: bool
+    choices: Iterable[AdapterChoice],
+    model: AdaptedModel,
+    *,
+    allow_unused: bool,
+    content: Callable[[Path], str] = blake3_of,
 ) -> list[Adapter]:
-    """Open adapters for a model.
+    """Open adapters for a model; `content` tells the hash of a file.
 
     Raises InputError for a file that is no adapter or one of another family, for a scale of a part
     that the model lacks, and, without `allow_unused`, for keys that do not fit.
     """
-    adapters = [load_adapter(choice, model) for choice in choices]
+    adapters = [load_adapter(choice, model, content) for choice in choices]
     for adapter in adapters:
         if not allow_unused:
             _check_fit(adapter.choice, adapter.ledger)
     return adapters
 
 
-def load_adapter(choice: AdapterChoice, model: AdaptedModel) -> Adapter:
+def load_adapter(
+    choice: AdapterChoice, model: AdaptedModel, content: Callable[[Path], str] = blake3_of
+) -> Adapter:
     """Open one adapter; what does not fit is in its ledger.
 
     Raises InputError for a file that is no adapter or one of another family, and for a scale of a
@@ -49,12 +56,12 @@ def load_adapter(choice: AdapterChoice, model: AdaptedModel) -> Adapter:
     modules = {split.module for split in map(split_key, file.tensors) if split is not None}
     return Adapter(
         choice=choice,
-        content=blake3_of(file.path),
+        content=content(file.path),
         file=file,
         changes=binding.changes,
         ledger=binding.ledger,
         lcm=is_lcm(modules, file.metadata),
-        config=None if peft.config is None else blake3_of(peft.config),
+        config=None if peft.config is None else content(peft.config),
     )
 
 

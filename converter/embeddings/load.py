@@ -1,6 +1,7 @@
 """Open embedding files for a model, and refuse what is none or is for another."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -27,9 +28,14 @@ OPTION_OF = {"checkpoint": "-u", "lora": "-l", **OPTIONS}
 
 
 def load_embeddings(
-    choices: Sequence[EmbeddingChoice], architecture: Architecture, components: Sequence[str]
+    choices: Sequence[EmbeddingChoice],
+    architecture: Architecture,
+    components: Sequence[str],
+    content: Callable[[Path], str] = blake3_of,
 ) -> list[Embedding]:
     """Open embeddings for a model of which `components` are exported; ids follow the vocabulary.
+
+    `content` tells the hash of a file.
 
     Raises InputError for a file that is no embedding or one of another family, for a name that is
     used twice, and where a text encoder that takes them is not exported.
@@ -46,7 +52,7 @@ def load_embeddings(
     found: dict[str, Embedding] = {}
     first = _first_id(architecture, encoders)
     for choice in choices:
-        embedding = _load(choice, architecture, encoders, first)
+        embedding = _load(choice, architecture, encoders, first, content)
         key = embedding.name.casefold()  # prompts are read without case
         if key in found:
             raise InputError(
@@ -71,7 +77,11 @@ def _first_id(architecture: Architecture, encoders: Sequence[str]) -> int:
 
 
 def _load(
-    choice: EmbeddingChoice, architecture: Architecture, encoders: Sequence[str], first: int
+    choice: EmbeddingChoice,
+    architecture: Architecture,
+    encoders: Sequence[str],
+    first: int,
+    content: Callable[[Path], str],
 ) -> Embedding:
     file = open_checkpoint(choice.path)
     found = find_vectors(file)
@@ -89,7 +99,7 @@ def _load(
     return Embedding(
         name=choice.name or checked_name(found.name or choice.path.stem),
         path=choice.path,
-        content=blake3_of(choice.path),
+        content=content(choice.path),
         vectors=vectors,
         ids=range(first, first + counts.pop()),
     )

@@ -23,7 +23,7 @@ from converter.weights import Array
 from examples.mini.pictures import DAY, DUSK, SHAPES, Palette, Scene, edges, random_scene
 from examples.mini.recognise import is_outline, overlap_with, recognise
 from runtime.hints import Hint
-from runtime.sampling import NEEDED, PictureRequest, Pipeline
+from runtime.sampling import PictureRequest, Pipeline
 from runtime.staging import open_reference
 from validate.references import open_torch_reference
 
@@ -88,10 +88,10 @@ CONTROLLED = Recipe("mini-sd15", controlnet="mini-controlnet")
 @contextmanager
 def reference(recipe: Recipe, files: Path, size: Size = SQUARE) -> Iterator[Pipeline]:
     """Open the fp32 reference of a recipe."""
-    needed = NEEDED if recipe.controlnet is None else (*NEEDED, CONTROLNET)
+    nets = () if recipe.controlnet is None else (CONTROLNET,)
     with tempfile.TemporaryDirectory() as folder:
         bundle = recipe.export(files, Path(folder))
-        with open_reference(bundle, size, open_torch_reference, needed) as pipeline:
+        with open_reference(bundle, size, open_torch_reference, nets) as pipeline:
             yield pipeline
 
 

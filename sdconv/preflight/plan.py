@@ -1,20 +1,24 @@
 """Predict every step from checkpoint to judged artifacts, from headers alone."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
+from converter.adapters.adapter import Adapter
+from converter.adapters.cost import merge_cost
 from converter.components import available, complete
 from converter.errors import InputError
-from converter.export import ExportRequest
+from converter.export import as_requested, requested_adapters
 from converter.families.controlnet import is_controlnet
 from converter.folders import cache_folder
-from converter.forecast import ComponentForecast, forecast
+from converter.forecast import ComponentForecast, forecast, known_content
 from converter.inspection import Inspection, inspect_model
 from converter.modules import require_torch
 from converter.profiles import DIFFUSERS, InterfaceProfile, get_profile
-from converter.source import check_source
+from converter.source import Source, check_source
+from sdconv.adapter_summary import fit_line
 from sdconv.preflight.request import Here, Plan, PlanRequest, Step, need_of
 from sdconv.preflight.steps import Prepared, compile_request
-from sdconv.preflight.verdict import problems
+from sdconv.preflight.verdict import gigabytes, problems
 from targets.base import Target, ToolchainError
 from targets.machine import Disk, Machine
 from targets.registry import get_target
@@ -27,22 +31,27 @@ def make_plan(request: PlanRequest) -> tuple[Inspection, Plan]:
     Raises InputError, as `export` and `compile` would, for what cannot work at any price.
     """
     target = get_target(request.target)
-    model = request.files.open()
+    export = request.export
+    model = export.files.open()
     found = inspect_model(model)
     profile, why = _profile(request, target, found)
-    source = check_source(model, found, profile, _components(request, found))
-    parts = forecast(source, profile, request.bundle)
+    components = _components(request, found)
+    source = check_source(model, found, profile, components, export.clip_skip)
+    source = as_requested(source, export, known_content)
+    adapters = requested_adapters(source, export, known_content)
+    parts = forecast(source, profile, export.output, adapters, link=export.link)
     here = _here(request, target, parts)
     prepared = Prepared(request, target, profile, source, parts, here.one_disk)
     steps = prepared.steps(request.sizes)
     missing = _missing(request, found)
-    notes = list(filter(None, (why, *_notes(found, missing, steps))))
+    notes = list(filter(None, (why, *_notes(prepared, missing, steps))))
     return found, Plan(
         request=request,
         profile=profile.name,
         steps=steps,
         need=need_of(steps, one_disk=here.one_disk),
         here=here,
+        adapters=[_adapter_line(adapter, source) for adapter in adapters],
         problems=list(problems(prepared, here)),
         notes=notes,
         commands=list(_commands(prepared, missing)),
@@ -67,16 +76,26 @@ def _profile(
 
 def _components(request: PlanRequest, found: Inspection) -> tuple[str, ...] | None:
     """Those asked for, else of a complete model and its ControlNets those that are there."""
-    if request.components is not None or found.architecture is None:
-        return request.components
+    if request.export.components is not None or found.architecture is None:
+        return request.export.components
     wanted = complete(found.architecture)
     present = available(found.architecture)
     return tuple(c for c in present if c in wanted or is_controlnet(c)) or None
 
 
+def _adapter_line(adapter: Adapter, source: Source) -> str:
+    """How a LoRA fits, and what merging it adds to the export."""
+    costs = [merge_cost(adapter, name, source.tables[name]) for name in source.components]
+    return (
+        f"{fit_line(adapter.record())}; merged into {sum(cost.tensors for cost in costs)} tensors, "
+        f"which adds {gigabytes(sum(cost.read for cost in costs))} of reading and "
+        f"{sum(cost.seconds for cost in costs):.1f} s"
+    )
+
+
 def _missing(request: PlanRequest, found: Inspection) -> Mapping[str, str]:
     """Each part that the export will ask for -> its option."""
-    return {} if request.components is not None else found.missing
+    return {} if request.export.components is not None else found.missing
 
 
 def _here(request: PlanRequest, target: Target, parts: Sequence[ComponentForecast]) -> Here:
@@ -94,16 +113,17 @@ def _here(request: PlanRequest, target: Target, parts: Sequence[ComponentForecas
     return Here(Machine.here(), *disks, missing)
 
 
-def _notes(found: Inspection, missing: Mapping[str, str], steps: Sequence[Step]) -> Iterator[str]:
-    yield (
-        "what judging against torch takes in memory is not predicted (10 GB for full-size SD1.5 at "
-        "512x512 on ONNX Runtime); compile leaves it out with --no-validate"
-    )
+def _notes(prepared: Prepared, missing: Mapping[str, str], steps: Sequence[Step]) -> Iterator[str]:
     try:
         require_torch("judging")
     except InputError as e:
         yield f"{e}; or compile with --no-validate"
     judged = {(s.component, s.size) for s in steps if s.verb == "judge"}
+    if judged and prepared.target.chip is not None:
+        yield (
+            "what the chip's emulator takes in memory while it judges is not predicted; compile "
+            "leaves judging out with --no-validate"
+        )
     compiled = [step for step in steps if step.verb == "compile"]
     if unjudged := [s.label for s in compiled if (s.component, s.size) not in judged]:
         yield (
@@ -112,7 +132,7 @@ def _notes(found: Inspection, missing: Mapping[str, str], steps: Sequence[Step])
         )
     for part, option in missing.items():
         yield f"no {part} in the file and none in these numbers: export takes it from {option} FILE"
-    if found.architecture is not None and found.prediction.type == "unknown":
+    if prepared.source.prediction.type == "unknown":
         yield (
             "what the UNet predicts is not in the file: add --prediction epsilon or --prediction "
             "v_prediction to the export (no graph depends on it, drawing does)"
@@ -125,15 +145,7 @@ def _commands(prepared: Prepared, missing: Mapping[str, str]) -> Iterator[list[s
         toolchain = get_toolchain(name)
         if target.name in toolchain.targets and toolchain.problem() is not None:
             yield ["sdconv", "toolchain", "install", name]
-    export = ExportRequest(
-        checkpoint=request.files.checkpoint,
-        output=request.bundle,
-        profile=prepared.profile.name,
-        components=request.components,
-        parts=request.files.parts,
-        variant=request.files.variant,
-        ema=request.files.ema,
-    )
+    export = replace(request.export, profile=prepared.profile.name)
     supplied = [word for option in missing.values() for word in (option, "FILE")]
     if not all(part.done for part in prepared.parts) or supplied:
         yield [*export.command(), *supplied]

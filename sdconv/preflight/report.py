@@ -35,7 +35,13 @@ def print_plan(plan: Plan, out: Console) -> None:
         _time(need.seconds),
     )
     out.print(table)
-    lines = [ACCURACY, _machine(plan), _in_place(plan), *(f"note: {note}" for note in plan.notes)]
+    lines = [
+        *plan.adapters,
+        ACCURACY,
+        _machine(plan),
+        _in_place(plan),
+        *(f"note: {note}" for note in plan.notes),
+    ]
     lines += [f"cannot do it here: {problem}" for problem in plan.problems]
     if plan.possible:
         lines.append("this machine can do it" + _margin(plan))
@@ -72,6 +78,7 @@ def plan_to_json(plan: Plan) -> dict[str, Any]:
             "missing": list(here.missing),
         },
         "possible": plan.possible,
+        "adapters": list(plan.adapters),
         "problems": list(plan.problems),
         "notes": list(plan.notes),
         "commands": [list(words) for words in plan.commands],

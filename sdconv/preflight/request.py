@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from converter.cost import Cost
-from converter.model_files import ModelFiles
+from converter.export import ExportRequest
 from converter.sizes import Size
 from targets.machine import Disk, Machine
 
@@ -14,23 +14,17 @@ from targets.machine import Disk, Machine
 class PlanRequest:
     """What would be exported and compiled.
 
-    Bundle and artifacts would go below `output`. `profile` None takes the one that fits target
-    and family, `components` None all that the files hold.
+    `export` writes the bundle; its `components` None takes all that the files hold, and `profile`
+    None replaces its profile by the one that fits target and family. Artifacts go below `output`.
     """
 
-    files: ModelFiles
+    export: ExportRequest
     target: str
     sizes: tuple[Size, ...]
     output: Path = Path()
     profile: str | None = None
     precision: Mapping[str, str] = field(default_factory=dict)
-    components: tuple[str, ...] | None = None
     effort: str = "normal"
-
-    @property
-    def bundle(self) -> Path:
-        """The folder that the export would write."""
-        return self.output / "bundle"
 
     @property
     def artifacts(self) -> Path:
@@ -42,9 +36,10 @@ class PlanRequest:
 class Step:
     """One line of a plan: a verb, what it works on, and what that costs.
 
-    Verbs are those of the commands, ``trace`` for a template that has to be made, ``bind`` and
-    ``judge``, the end of a compilation, and ``start``, of no component: the start-up of all
-    commands together. A `reused` step finds its result there; its cost is that of finding it.
+    Verbs are those of the commands, ``trace`` for a template that has to be made, ``gather`` for
+    linked weights that a compilation writes to one file, ``bind`` and ``judge``, its end, and
+    ``start``, of no component: the start-up of all commands together. A `reused` step finds its
+    result there; its cost is that of finding it.
     """
 
     verb: str
@@ -97,9 +92,9 @@ class Here:
 class Plan:
     """The answer: steps in order, their sum, this machine, what stands in the way, what to type.
 
-    `problems` is empty when it can be done; each is one line with what would help. `notes` say
-    what a user should know besides. `commands` are argument lists; where a part of the model is
-    missing, they hold the word FILE for it.
+    `adapters` say of each LoRA how it fits and what it adds. `problems` is empty when it can be
+    done; each is one line with what would help. `notes` say what a user should know besides.
+    `commands` are argument lists; where a part of the model is missing, they hold the word FILE.
     """
 
     request: PlanRequest
@@ -107,6 +102,7 @@ class Plan:
     steps: Sequence[Step]
     need: Need
     here: Here
+    adapters: Sequence[str]
     problems: Sequence[str]
     notes: Sequence[str]
     commands: Sequence[Sequence[str]]

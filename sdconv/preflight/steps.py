@@ -2,18 +2,20 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from converter.bundle import Bundle
 from converter.cost import Cost
 from converter.forecast import ComponentForecast
-from converter.operations import operations
+from converter.operations import activations, operations
 from converter.profiles import InterfaceProfile
 from converter.sizes import Size
 from converter.source import Source
 from sdconv.preflight.request import PlanRequest, Step
 from targets.base import Target, Workload
 from targets.compile import CompileRequest, jobs_of
-from validate.cost import judge_seconds
+from targets.one_file import is_in_one_file
+from validate.cost import judge_memory, judge_seconds
 from validate.scenes import scenes
 
 START_SECONDS = 1.2
@@ -41,6 +43,7 @@ class Prepared:
         return [
             Step("start", "", None, "", Cost(seconds=commands * START_SECONDS)),
             *_export_steps(self.parts),
+            *_gather_steps(self.parts, self.request.export.output),
             *_compile_steps(self, works),
             *_judge_steps(self, works),
         ]
@@ -54,16 +57,26 @@ def _export_steps(parts: Sequence[ComponentForecast]) -> Iterator[Step]:
         yield Step("export", part.record.name, None, "", part.cost, part.done)
 
 
+def _gather_steps(parts: Sequence[ComponentForecast], bundle: Path) -> Iterator[Step]:
+    """Linked weights are written out once, for whoever reads offsets of one file."""
+    for part in parts:
+        if part.gathering is not None:
+            record = part.record
+            reused = part.done and is_in_one_file(record.weights_key, bundle / record.graph)
+            cost = Cost() if reused else part.gathering
+            yield Step("gather", record.name, None, "", cost, reused)
+
+
 def _works(prepared: Prepared, sizes: tuple[Size, ...]) -> dict[str, list[Workload]]:
     """Every job of the compilation by component, as far as the header tells."""
     request, architecture = prepared.request, prepared.source.architecture
     parts = {part.record.name: part for part in prepared.parts}
     bundle = Bundle(
-        folder=request.bundle,
+        folder=request.export.output,
         family=architecture.family,
         architecture=architecture.to_json(),
         profile=prepared.profile.name,
-        batch=1,
+        batch=request.export.batch,
         prediction_type=prepared.source.prediction.type,
         components={name: part.record for name, part in parts.items()},
     )
@@ -102,23 +115,28 @@ def _compile_steps(prepared: Prepared, works: Mapping[str, list[Workload]]) -> I
 def _judge_steps(prepared: Prepared, works: Mapping[str, list[Workload]]) -> Iterator[Step]:
     """What can be judged in the time that an emulator is given."""
     interfaces = {part.record.name: part.record.interface for part in prepared.parts}
+    architecture = prepared.source.architecture
     for component, mine in works.items():
         cases = len(scenes(component, interfaces[component]))
         for work in mine:
             seconds = judge_seconds(work, cases, prepared.target)
             if seconds is not None:
-                size, precision = work.job.size, work.job.precision
-                yield Step("judge", component, size, precision, Cost(seconds=seconds))
+                job = work.job
+                largest = activations(component, architecture, job.batch, job.size)
+                memory = judge_memory(largest, prepared.target, work)
+                yield Step(
+                    "judge", component, job.size, job.precision, Cost(memory, seconds=seconds)
+                )
 
 
 def compile_request(request: PlanRequest) -> CompileRequest:
     """The compilation that the plan is for."""
     return CompileRequest(
-        bundle=request.bundle,
+        bundle=request.export.output,
         target=request.target,
         sizes=request.sizes,
         output=request.artifacts,
         precision=request.precision,
-        components=request.components,
+        components=request.export.components,
         effort=request.effort,
     )

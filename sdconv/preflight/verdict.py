@@ -46,6 +46,8 @@ def _memory_problem(step: Step, prepared: Prepared, here: Here) -> str:
     )
     if step.verb == "bind":
         return f"{line}; of one size nothing has to be combined: name one of --sizes at a time"
+    if step.verb == "judge":
+        return f"{line}; compile leaves judging out with --no-validate"
     if step.verb != "compile":
         return line
     fitting = [p for p in prepared.target.precisions if _memory_in(p, step, prepared) <= room]

@@ -38,7 +38,7 @@ from examples.mini.score import (
     in_place,
     outlined,
 )
-from runtime.sampling import NEEDED, Pipeline
+from runtime.sampling import Pipeline
 from runtime.staging import open_artifacts, open_reference
 from targets.compile import CompileRequest, compile_bundle
 from targets.manifest import Manifest
@@ -167,9 +167,8 @@ def test_onnx_runtime_draws_the_same(exported: Exported, tmp_path: Path) -> None
 def test_onnx_runtime_follows_a_hint(tmp_path: Path) -> None:
     bundle = CONTROLLED.export(FILES, tmp_path / "bundle")
     manifest = compiled(bundle, "onnxruntime", tmp_path / "artifacts")
-    needed = (*NEEDED, "controlnet")
     target = get_target("onnxruntime")
-    with open_artifacts(manifest, bundle, target, SQUARE, needed) as pipeline:
+    with open_artifacts(manifest, bundle, target, SQUARE, ["controlnet"]) as pipeline:
         assert in_place(follow_edges(pipeline, FEW), FEW) >= 0.8
 
 

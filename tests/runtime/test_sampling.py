@@ -9,7 +9,8 @@ from converter.interface import Interface, Port
 from converter.sizes import Size
 from converter.weights import Array
 from runtime.hints import Hint
-from runtime.sampling import Network, PictureRequest, Pipeline, first_latent, to_pixels
+from runtime.network import Network
+from runtime.sampling import PictureRequest, Pipeline, first_latent, to_pixels
 from targets.base import Runner
 
 SIZE = Size(16, 8)
@@ -21,7 +22,7 @@ UNET = Interface(
     (
         Port("sample", "float32", LATENT),
         Port("timestep", "float32", (1,)),
-        Port("context", "float32", ("batch", 77, 2)),
+        Port("encoder_hidden_states", "float32", ("batch", 77, 2)),
         Port("mid", "float32", ("batch", 3, "height/8", "width/8")),
     ),
     (Port("noise", "float32", LATENT),),
@@ -69,7 +70,10 @@ def word(context: Array) -> Array:
 
 
 def predict(inputs: Mapping[str, Array]) -> dict[str, Array]:
-    return {"noise": np.zeros_like(inputs["sample"]) + word(inputs["context"])[:, None, None, None]}
+    return {
+        "noise": np.zeros_like(inputs["sample"])
+        + word(inputs["encoder_hidden_states"])[:, None, None, None]
+    }
 
 
 def pipeline(unet: Fake, batch: int | None = 1) -> Pipeline:
@@ -108,7 +112,7 @@ def test_without_guidance_the_unet_runs_once_a_step() -> None:
     unet = Fake(predict)
     pipeline(unet).draw(PictureRequest("a cat", scheduler="lcm", steps=4, guidance=1.0))
     assert [given["timestep"].tolist() for given in unet.seen] == [[999], [759], [499], [259]]
-    assert {word(given["context"]).item() for given in unet.seen} == {2368}  # "cat"
+    assert {word(given["encoder_hidden_states"]).item() for given in unet.seen} == {2368}  # "cat"
 
 
 def test_the_vae_gets_the_latent_without_the_scale() -> None:

@@ -14,8 +14,7 @@ from converter.weights import Array
 from examples.mini.pictures import Scene
 from examples.mini.recognise import recognise
 from examples.mini.score import FILES, QUICK, RECIPES
-from runtime.sampling import NEEDED
-from runtime.staging import open_artifacts, open_reference
+from runtime.staging import drawing_components, open_artifacts, open_reference
 from sdconv.main import run
 from targets.base import Artifact, Runner
 from targets.compile import CompileRequest, compile_bundle
@@ -108,7 +107,8 @@ def test_text_encoder_and_autoencoder(
 def test_a_bmodel_draws_what_it_is_told(tpu_mlir: TpuMlir, tmp_path: Path) -> None:
     bundle = RECIPES["LCM-LoRA, 4 steps"].export(FILES, tmp_path / "bundle")
     size, scene = Size(64, 64), Scene("circle", "red", "blue")
-    request = CompileRequest(bundle.folder, "bm1684x", (size,), tmp_path, components=NEEDED)
+    drawing = drawing_components(bundle)
+    request = CompileRequest(bundle.folder, "bm1684x", (size,), tmp_path, components=drawing)
     manifest = compile_bundle(request)
     asked = replace(QUICK, prompt=scene.caption())
     with open_artifacts(manifest, bundle, SophgoTarget(), size) as pipeline:
