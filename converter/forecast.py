@@ -57,13 +57,15 @@ class ComponentForecast:
 
     `record` is the bundle's, with empty hashes where nothing here knows them yet; its
     `weights_bytes` are those of all weights in float32, also where the bundle links them.
-    `tensors` is the number of weights. `tracing` is the cost of making the template, None where
-    that ships or lies in the cache. `done`: the bundle in the output folder holds it already.
+    `tensors` is the number of weights, `largest` the bytes of the largest. `tracing` is the cost of
+    making the template, None where that ships or lies in the cache. `done`: the bundle in the
+    output folder holds it already.
     `gathering` is the cost of writing linked weights to one file, None where they are not linked.
     """
 
     record: BundleComponent
     tensors: int
+    largest: int
     tracing: Cost | None
     cost: Cost
     done: bool
@@ -122,7 +124,8 @@ class _Forecaster:
             count = record.weights_bytes
             gathering = Cost(memory + two, cached=count, seconds=SECONDS_PER_BYTE * count)
         tracing = _tracing(len(needed)) if path is None else None
-        return ComponentForecast(record, len(needed), tracing, cost, done, gathering)
+        largest = 4 * max(sizes.values())
+        return ComponentForecast(record, len(needed), largest, tracing, cost, done, gathering)
 
     def _is_there(self, record: BundleComponent) -> bool:
         """Whether the output folder holds this component, linked or not as it is wanted."""

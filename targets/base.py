@@ -55,8 +55,8 @@ class Workload:
 
     `job.graph` need not exist and `job.graph_sha256` may be empty, as may `weights_key`: then
     nothing can be known to be in the cache. `weights_bytes` is the size of the weights file
-    (float32), `tensors` how many it holds, `operations` the additions and multiplications of one
-    run.
+    (float32), `tensors` how many it holds, `largest` the bytes of the largest, `operations` the
+    additions and multiplications of one run.
     """
 
     job: CompileJob
@@ -64,6 +64,7 @@ class Workload:
     parameters: int
     weights_bytes: int
     tensors: int
+    largest: int
     operations: int
 
 
@@ -148,6 +149,8 @@ class Target(ABC):
     """The interface profile of the hosts that run these artifacts, where there is one."""
     needs_weights_file: bool = False
     """Whether `bind` wants all weights in one file, at the offsets of the graph."""
+    links: bool = False
+    """Whether artifacts are hard links to what lies elsewhere, on one disk."""
 
     @abstractmethod
     def default_precision(self, component: str) -> str:

@@ -52,6 +52,7 @@ class OnnxRuntimeTarget(Target):
     chip = None
     precisions = ("f32",)
     needs_weights_file = True
+    links = True
 
     def default_precision(self, component: str) -> str:
         """Everything in float32: on a CPU half precision is slower and takes more memory."""

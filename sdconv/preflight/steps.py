@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from converter.bundle import Bundle
 from converter.cost import Cost
@@ -26,7 +25,7 @@ START_SECONDS = 1.2
 class Prepared:
     """A request whose files were looked at: everything that the steps follow from.
 
-    `linked`: artifacts can be hard links into the cache, so they take no room of their own.
+    `linked`: artifacts can be hard links into the cache, and take no room if the target's are.
     """
 
     request: PlanRequest
@@ -43,7 +42,7 @@ class Prepared:
         return [
             Step("start", "", None, "", Cost(seconds=commands * START_SECONDS)),
             *_export_steps(self.parts),
-            *_gather_steps(self.parts, self.request.export.output),
+            *_gather_steps(self),
             *_compile_steps(self, works),
             *_judge_steps(self, works),
         ]
@@ -57,9 +56,10 @@ def _export_steps(parts: Sequence[ComponentForecast]) -> Iterator[Step]:
         yield Step("export", part.record.name, None, "", part.cost, part.done)
 
 
-def _gather_steps(parts: Sequence[ComponentForecast], bundle: Path) -> Iterator[Step]:
+def _gather_steps(prepared: Prepared) -> Iterator[Step]:
     """Linked weights are written out once, for whoever reads offsets of one file."""
-    for part in parts:
+    bundle = prepared.request.export.output
+    for part in prepared.parts if prepared.target.needs_weights_file else ():
         if part.gathering is not None:
             record = part.record
             reused = part.done and is_in_one_file(record.weights_key, bundle / record.graph)
@@ -89,6 +89,7 @@ def _works(prepared: Prepared, sizes: tuple[Size, ...]) -> dict[str, list[Worklo
                 parameters=parts[component].record.parameters,
                 weights_bytes=parts[component].record.weights_bytes,
                 tensors=parts[component].tensors,
+                largest=parts[component].largest,
                 operations=operations(component, architecture, job.batch, job.size),
             )
             for job in jobs
@@ -107,7 +108,7 @@ def _compile_steps(prepared: Prepared, works: Mapping[str, list[Workload]]) -> I
             cost = Cost() if reused else target.predict(work)
             yield Step("compile", component, job.size, job.precision, cost, reused)
         bind = target.predict_bind(mine)
-        bind = replace(bind, written=0) if prepared.linked else bind
+        bind = replace(bind, written=0) if prepared.linked and target.links else bind
         if bind != Cost(memory=bind.memory):
             yield Step("bind", component, None, "", bind)
 

@@ -54,47 +54,43 @@ SECONDS_PER_WEIGHT_BYTE = 20e-9
 SEARCH = {"normal": 1.0, "high": 3.0}
 """Times as long, by effort (README: SD1.5's UNet)."""
 
-COMBINE_MEMORY = (160e6, 1.52)
-"""Bytes of this program, and of the vendor's per byte that it combines (two of 446 MB: 1.34 GB)."""
-COMBINE_SECONDS = (1.0, 2e-9)
-"""At no bytes, and per byte that is combined."""
-HASH_SECONDS_PER_BYTE = 2.5e-9
-"""SHA-256 of the artifact, on a processor without instructions for it."""
+PLACEHOLDER_STEP = 4096
+"""Bytes by which the placeholders are longer than the largest tensor, for each tensor."""
+
+BIND_MEMORY = (110e6, 3)
+"""Bytes of this program, and how many of the largest tensors it holds at a time."""
+BIND_SECONDS = (0.5, 3e-9)
+"""At no bytes, and per packed byte: read, cast, arranged, hashed and written."""
 
 
 def compile_cost(work: Workload) -> Cost:
-    """One size of one component: the vendor's programs from graph to bmodel."""
+    """One size of one component: the vendor's programs from graph to skeleton."""
     job = work.job
-    packed = _packed(work)
     seconds = STARTS + SECONDS_PER_TENSOR * work.tensors
     seconds += SECONDS_PER_WEIGHT_BYTE * work.weights_bytes
     memory = PROCESSES + MEMORY_PER_TENSOR * work.tensors
     memory += MEMORY_PER_WEIGHT_BYTE[job.precision] * work.weights_bytes
     return Cost(
         memory=round(memory),
-        cached=round(_bmodel(work) + RECORD_PER_TENSOR * work.tensors),
-        temporary=round(work.weights_bytes + 2 * packed + TEXT_PER_TENSOR * work.tensors),
+        cached=round(_skeleton(work)),
+        temporary=round(
+            work.weights_bytes
+            + work.largest
+            + 3 * _packed(work)
+            + (PLACEHOLDER_STEP + TEXT_PER_TENSOR) * work.tensors
+        ),
         seconds=seconds * SEARCH[job.effort],
     )
 
 
 def bind_cost(works: Sequence[Workload]) -> Cost:
-    """One component's sizes as stages of one file.
-
-    The vendor's tool stores weights once where the sizes packed them alike. That is only known
-    afterwards (SD1.5's UNet: alike at 512x512 and 512x768; the small model's: different at 64x64
-    and 128x64), so they are counted for every size.
-    """
-    sizes = sum(_bmodel(work) for work in works)
-    combined = round(sizes - (len(works) - 1) * KERNEL_MODULE)
-    hashing = HASH_SECONDS_PER_BYTE * combined
-    if len(works) == 1:
-        return Cost(written=combined, seconds=hashing)
+    """One component's sizes as stages of one file, which hold the weights once."""
+    packed = _packed(works[0])
+    instructions = sum(INSTRUCTIONS_PER_TENSOR * work.tensors for work in works)
     return Cost(
-        memory=round(COMBINE_MEMORY[0] + COMBINE_MEMORY[1] * sizes),
-        written=combined,
-        cached=combined,
-        seconds=COMBINE_SECONDS[0] + COMBINE_SECONDS[1] * sizes + hashing,
+        memory=round(BIND_MEMORY[0] + BIND_MEMORY[1] * works[0].largest),
+        written=round(packed + KERNEL_MODULE + instructions),
+        seconds=BIND_SECONDS[0] + BIND_SECONDS[1] * packed,
     )
 
 
@@ -108,5 +104,6 @@ def _packed(work: Workload) -> int:
     return work.parameters * BYTES[work.job.precision]
 
 
-def _bmodel(work: Workload) -> float:
-    return _packed(work) + KERNEL_MODULE + INSTRUCTIONS_PER_TENSOR * work.tensors
+def _skeleton(work: Workload) -> float:
+    """A bmodel without its weights, and what the compiler said of it."""
+    return KERNEL_MODULE + (INSTRUCTIONS_PER_TENSOR + RECORD_PER_TENSOR) * work.tensors
