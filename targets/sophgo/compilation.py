@@ -4,6 +4,7 @@ A skeleton is compiled with placeholders, and its weight region is cut out once 
 each weight belongs. Where that cannot be learned, `UNBOUND_FILE` says why.
 """
 
+import gzip
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -237,5 +238,6 @@ def _keep_record(
     except (OSError, ValueError) as e:
         raise ToolchainError(f"{job.label}: the compiler's report cannot be read: {e}") from e
     record.save(folder)
-    for name in (LOG_FILE, PROFILE_FILE):
-        (work / name).rename(folder / name)
+    with gzip.open(folder / f"{PROFILE_FILE}.gz", "wt") as packed:  # up to 14 MB for a UNet
+        packed.write(profile)
+    (work / LOG_FILE).rename(folder / LOG_FILE)

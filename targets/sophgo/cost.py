@@ -1,8 +1,9 @@
 """What compiling a bmodel costs, from measurements of tpu-mlir 1.30.2 on two cores.
 
-Sizes on disk follow from what the compiler writes: three copies of the weights pass from stage to
-stage (the first in float32, two as the chip packs them), then the bmodel, which holds them once
-more beside the chip's kernel module and the instructions. Memory follows the largest of those
+Sizes on disk follow from what the compiler writes: the placeholders, then three copies of all
+weights that pass from stage to stage (the first in float32, two as the chip packs them), then the
+bmodel, which holds them once more beside the chip's kernel module and the instructions. Without
+its weights it is the skeleton. Memory follows the largest of those
 stages, the lowering, which holds the float32 weights and the packed ones; the picture size hardly
 matters to it. Time is spent per weight tensor on the search for layer groups, and per byte on
 reading and writing the copies.
@@ -42,8 +43,10 @@ KERNEL_MODULE = 5.64e6
 """Bytes of the chip's own programs, the same in every bmodel."""
 INSTRUCTIONS_PER_TENSOR = 6e3
 """Bytes in a bmodel besides kernel module and weights: 4 to 6 KB at 64x64, 6 to 15 at 512x512."""
-RECORD_PER_TENSOR = 10e3
-"""Bytes of final MLIR, profile and log, which a skeleton keeps: 6 KB at 64x64, 18 at 512x512."""
+SKELETON_PER_TENSOR = (1.8e3, 5.8e3)
+"""Bytes of a skeleton besides the kernel module: at no size, and what 512x512 adds; it grows with
+the picture's side. (SD1.5's UNet at 512x512, 686 tensors: 5.49 MB; the miniature's at 64x64, 688:
+1.28 MB.)"""
 TEXT_PER_TENSOR = 26e3
 """Bytes of MLIR and profiles that are removed when it is done: 14 KB to 39 KB."""
 
@@ -106,4 +109,7 @@ def _packed(work: Workload) -> int:
 
 def _skeleton(work: Workload) -> float:
     """A bmodel without its weights, and what the compiler said of it."""
-    return KERNEL_MODULE + (INSTRUCTIONS_PER_TENSOR + RECORD_PER_TENSOR) * work.tensors
+    fixed, more = SKELETON_PER_TENSOR
+    size = work.job.size
+    side = 0.0 if size is None else (size.width * size.height) ** 0.5
+    return KERNEL_MODULE + (fixed + more * side / 512) * work.tensors

@@ -25,7 +25,7 @@ def test_a_job_is_compiled_once(target: SophgoTarget, weights: Weights, tmp_path
     assert not first.reused
     assert first.predicted_ms == 1.255343
     assert sorted(file.name for file in first.path.iterdir()) == [
-        "compile.log", "compiler_profile_0.txt", "inputs.json", BMODEL_FILE, "skeleton.json",
+        "compile.log", "compiler_profile_0.txt.gz", "inputs.json", BMODEL_FILE, "skeleton.json",
         "weights.json",
     ]  # fmt: skip
     start = time.perf_counter()
