@@ -19,7 +19,7 @@ from passes.linked_weights import read_graph
 from passes.weights import weight_places
 from targets.base import CompileJob, ToolchainError
 from targets.processes import ChildFailedError, run_logged
-from targets.sophgo import layouts, learning, placeholders
+from targets.sophgo import learning, placeholders
 from targets.sophgo.bmodel.cutting import cut_weights
 from targets.sophgo.bmodel.kinds import Binary
 from targets.sophgo.bmodel.reading import read_bmodel, stages, weights_of
@@ -115,8 +115,8 @@ def recipe(chip: Chip) -> str:
     job = CompileJob("component", Path("graph"), "", (), None, 1, "precision")
     argvs = [s.argv for s in steps(TpuMlir(Path("toolchain")), chip, job, Path("weights"), 1)]
     words = [Path(word).name for argv in argvs for word in argv]
-    sources = [Path(str(m.__file__)) for m in (placeholders, layouts, learning)]
-    return "\n".join([" ".join(words), *(p.read_text() for p in (IMPORTER, TAPE, *sources))])
+    learned = f"learned by version {learning.VERSION}"
+    return "\n".join([" ".join(words), learned, IMPORTER.read_text(), TAPE.read_text()])
 
 
 def compile_graph(

@@ -24,6 +24,9 @@ _WEIGHT = re.compile(
 _LOCATION = re.compile(r'^(#loc\d*) = loc\("([^"]*)"\)$', re.MULTILINE)
 _WEIGHTS = re.compile(r'"top\.Weight"\(\)')
 
+VERSION = 1
+"""Raise it when networks are learned otherwise than before: their skeletons are made again."""
+
 TABLES = re.compile(r"[su]?i(16|32)")
 """Element types that only tables of indices have at the precisions that are bound."""
 
