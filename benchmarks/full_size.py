@@ -59,7 +59,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--model", choices=("sd15", "sdxl"), default="sd15")
     parser.add_argument("--repeat", type=int, default=1, help="of the export and the plain copy")
-    parser.add_argument("--sophgo", action="store_true", help="also compile the UNet for bm1684x")
+    parser.add_argument("--sophgo", action="store_true", help="also compile and bind for bm1684x")
     options = parser.parse_args()
     folder: Path = options.folder
     checkpoint, lora = folder / f"{options.model}.safetensors", folder / "lora.safetensors"
@@ -80,6 +80,7 @@ def main() -> None:
             _ordinary_row(folder, checkpoint),
             _compile_rows(folder, sophgo=options.sophgo),
             _lora_rows(folder, checkpoint, lora),
+            _bind_rows(folder, checkpoint, lora) if options.sophgo else (),
         )
     for row in rows:
         print(f"| {row.what} | {row.wall:.1f} | {row.cpu:.1f} | {row.peak:.2f} |", flush=True)
@@ -115,6 +116,25 @@ def _lora_rows(folder: Path, checkpoint: Path, lora: Path) -> Iterator[Measured]
     for what, scale in (("export with a LoRA", 0.8), ("another scale of it", 0.5)):
         command = [*SDCONV, "export", "-u", checkpoint, "-l", f"{lora}:{scale}", "-o", bundle]
         yield measure(what, command)
+
+
+def _bind_rows(folder: Path, checkpoint: Path, lora: Path) -> Iterator[Measured]:
+    """All components at two sizes: the shape compiled once, then other weights bound to it."""
+    bundle, artifacts = folder / "adapted", folder / "bound"
+    shutil.rmtree(artifacts, ignore_errors=True)
+    base = [*SDCONV, "compile", "--target", "bm1684x", "--sizes", "512x512,768x512"]
+    base += ["--no-validate", "-n"]
+    yield measure("compile bm1684x, all, two sizes", [*base, folder / "bundle", "-o", artifacts])
+    copy = "import shutil, sys; shutil.copytree(*sys.argv[1:])"
+    copied = folder / "copied"
+    command = [sys.executable, "-c", copy, artifacts / "bm1684x", copied]
+    yield measure("plain copy of these artifacts", command)
+    shutil.rmtree(copied)
+    shutil.rmtree(artifacts)
+    yield measure("bind other weights, all of them", [*base, bundle, "-o", artifacts])
+    export = [*SDCONV, "export", "-u", checkpoint, "-l", f"{lora}:0.7", "-o", bundle]
+    yield measure("export another scale", export)
+    yield measure("bind another scale", [*base, bundle, "-o", artifacts])
 
 
 def _compile_rows(folder: Path, *, sophgo: bool) -> Iterator[Measured]:
