@@ -43,10 +43,12 @@ KERNEL_MODULE = 5.64e6
 """Bytes of the chip's own programs, the same in every bmodel."""
 INSTRUCTIONS_PER_TENSOR = 6e3
 """Bytes in a bmodel besides kernel module and weights: 4 to 6 KB at 64x64, 6 to 15 at 512x512."""
-SKELETON_PER_TENSOR = (1.8e3, 5.8e3)
+SKELETON_PER_TENSOR = 1.8e3
+SKELETON_PER_TENSOR_AT_512 = {"vae_decoder": 40e3, "vae_encoder": 20e3}
+OTHERS_AT_512 = 5.8e3
 """Bytes of a skeleton besides the kernel module: at no size, and what 512x512 adds; it grows with
-the picture's side. (SD1.5's UNet at 512x512, 686 tensors: 5.49 MB; the miniature's at 64x64, 688:
-1.28 MB.)"""
+the picture's side. Measured besides kernel module: SD1.5's UNet at 512x512 (686 tensors) 5.5 MB,
+the miniature's at 64x64 1.3 MB; VAE decoder and encoder of SD1.5 at 512x512 7.5 and 2.0 MB."""
 TEXT_PER_TENSOR = 26e3
 """Bytes of MLIR and profiles that are removed when it is done: 14 KB to 39 KB."""
 
@@ -109,7 +111,7 @@ def _packed(work: Workload) -> int:
 
 def _skeleton(work: Workload) -> float:
     """A bmodel without its weights, and what the compiler said of it."""
-    fixed, more = SKELETON_PER_TENSOR
     size = work.job.size
     side = 0.0 if size is None else (size.width * size.height) ** 0.5
-    return KERNEL_MODULE + (fixed + more * side / 512) * work.tensors
+    more = SKELETON_PER_TENSOR_AT_512.get(work.job.component, OTHERS_AT_512)
+    return KERNEL_MODULE + (SKELETON_PER_TENSOR + more * side / 512) * work.tensors

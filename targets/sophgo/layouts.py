@@ -69,11 +69,25 @@ def _filter(lanes: int, folded: str) -> Layout:
     return Layout(f"filter{folded}-{lanes}", (4,), arrange, count)
 
 
+def _diagonal(lanes: int) -> Layout:
+    """The scale of a norm of few channels: the compiler multiplies by it as a 1x1 convolution."""
+    of_filter = _filter(lanes, "")
+
+    def arrange(values: Array) -> Array:
+        return of_filter.arrange(np.diag(values.reshape(-1))[:, :, None, None])
+
+    def count(outer: tuple[int, ...]) -> int:
+        return of_filter.count((prod(outer), prod(outer), 1, 1))
+
+    return Layout(f"diagonal-{lanes}", (1, 3), arrange, count, by_rows=False)
+
+
 LAYOUTS = {
     layout.name: layout
     for layout in (
         Layout("same", (1, 2, 3, 4), _same, prod),
         Layout("transposed", (2,), _transposed, prod, by_rows=False),
         *(_filter(lanes, folded) for folded in ("", "-rows", "-window") for lanes in LANES),
+        *(_diagonal(lanes) for lanes in LANES),
     )
 }

@@ -44,6 +44,17 @@ def test_filters(shape: tuple[int, ...], folded: str, lanes: int) -> None:
     assert first.tolist() == packed.reshape(-1)[: first.size].tolist()
 
 
+@pytest.mark.parametrize("lanes", [16, 32])
+def test_a_scale_is_a_convolution_by_a_diagonal(lanes: int) -> None:
+    values = np.arange(1, 33, dtype=np.float32)
+    layout = LAYOUTS[f"diagonal-{lanes}"]
+    matrix = np.diag(values).reshape(32, 32, 1, 1)
+    for shape in ((32,), (32, 1, 1)):
+        packed = layout.arrange(values.reshape(shape))
+        assert packed.reshape(-1).tolist() == filter_in_lanes(matrix, lanes, "")
+        assert layout.count(shape) == packed.size
+
+
 def test_a_part_is_cut_cast_and_turned() -> None:
     values = np.arange(12, dtype=np.float32).reshape(3, 4) + 0.3
     weight = PackedWeight(0, "w", ((1, 3), (0, 2)), "transposed", "f16")
