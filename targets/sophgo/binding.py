@@ -24,9 +24,9 @@ from targets.sophgo.bmodel.reading import Bmodel, read_bmodel, stages
 from targets.sophgo.bmodel.relocation import Located, plan_shared
 from targets.sophgo.bmodel.schema import NetParameter
 from targets.sophgo.compilation import BMODEL_FILE
+from targets.sophgo.packing.regions import copy_region, write_region
+from targets.sophgo.packing.weight_map import WeightMap, joined
 from targets.sophgo.record import StageRecord
-from targets.sophgo.regions import copy_region, write_region
-from targets.sophgo.weight_map import WeightMap, joined
 
 FILE_STEMS = {
     "text_encoder": "sdv15_text",

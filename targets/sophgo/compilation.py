@@ -19,13 +19,13 @@ from passes.linked_weights import read_graph
 from passes.weights import weight_places
 from targets.base import CompileJob, ToolchainError
 from targets.processes import ChildFailedError, run_logged
-from targets.sophgo import learning, placeholders
 from targets.sophgo.bmodel.cutting import cut_weights
 from targets.sophgo.bmodel.kinds import Binary
 from targets.sophgo.bmodel.reading import read_bmodel, stages, weights_of
 from targets.sophgo.chips import Chip
 from targets.sophgo.cost import disk_peak
 from targets.sophgo.graphs import StaticGraph
+from targets.sophgo.packing import learning, placeholders
 from targets.sophgo.record import StageRecord
 from targets.sophgo.repro import keep_repro
 from targets.sophgo.toolchain import TpuMlir

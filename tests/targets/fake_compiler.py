@@ -38,7 +38,7 @@ def model_deploy(precision: str, bmodel: str) -> None:
 
     from passes.linked_weights import read_graph
     from passes.weights import weight_places
-    from targets.sophgo.layouts import DTYPES
+    from targets.sophgo.packing.layouts import DTYPES
     from tests.targets.bmodel.small import WEIGHTS_AT, small_bmodel
 
     graph_file, weights_file = json.loads(IMPORTED.read_text())

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from converter.weights import Array
-from targets.sophgo.layouts import DTYPES, LAYOUTS
+from targets.sophgo.packing.layouts import DTYPES, LAYOUTS
 
 WEIGHT_MAP_FILE = "weights.json"
 

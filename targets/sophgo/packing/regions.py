@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 
 from converter.weights import Array, WeightSource
-from targets.sophgo.weight_map import PackedWeight, WeightMap
+from targets.sophgo.packing.weight_map import PackedWeight, WeightMap
 
 WORKERS = 2
 """Tensors in flight: packed while those before them are hashed and written."""

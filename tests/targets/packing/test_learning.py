@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from converter.weights import Array
-from targets.sophgo.learning import NotLearnedError, RegionTensor, learn, region_tensors
-from targets.sophgo.weight_map import WeightMap
+from targets.sophgo.packing.learning import NotLearnedError, RegionTensor, learn, region_tensors
+from targets.sophgo.packing.weight_map import WeightMap
 
 PAGE = 4096
 

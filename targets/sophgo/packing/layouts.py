@@ -4,7 +4,7 @@ A convolution's filter `[outputs, inputs, height, width]` lies in device memory 
 `[outputs, ceil(inputs / lanes), height * width, lanes]`, zero-padded: `lanes` inputs are multiplied
 at once. With few inputs, the rows of the filter's window, or all of the window, count as inputs
 too, so that the lanes are not idle. Found by compiling weights that can be told apart
-(`targets.sophgo.learning` says how).
+(`targets.sophgo.packing.learning` says how).
 """
 
 from collections.abc import Callable

@@ -15,8 +15,8 @@ from math import prod
 import numpy as np
 
 from converter.weights import Array
-from targets.sophgo.layouts import DTYPES, LAYOUTS, Layout
-from targets.sophgo.weight_map import Constant, PackedWeight, Part, WeightMap
+from targets.sophgo.packing.layouts import DTYPES, LAYOUTS, Layout
+from targets.sophgo.packing.weight_map import Constant, PackedWeight, Part, WeightMap
 
 _WEIGHT = re.compile(
     r'"top\.Weight"\(\).*?-> tensor<([\dx]+)x([a-z]\w*), (\d+) : i64> loc\((#loc\d*)\)'

@@ -6,8 +6,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from targets.sophgo.layouts import DTYPES, LAYOUTS
-from targets.sophgo.weight_map import Constant, PackedWeight, WeightMap
+from targets.sophgo.packing.layouts import DTYPES, LAYOUTS
+from targets.sophgo.packing.weight_map import Constant, PackedWeight, WeightMap
 
 
 def filter_in_lanes(values: np.ndarray, lanes: int, folded: str) -> list[float]:
