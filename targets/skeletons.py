@@ -35,7 +35,7 @@ def export_skeletons(entries: Sequence[Path], archive: Path) -> None:
 def import_skeletons(archive: Path) -> list[Entry]:
     """Put the skeletons of an archive into the cache; those that are there already stay.
 
-    Raises InputError for a file that is no such archive; nothing of it is kept then.
+    Returns them by label. Raises InputError for a file that is no such archive; nothing of it is kept then.
     """
     cache = Cache(SKELETONS)
     with cache.scratch() as work:
@@ -45,7 +45,8 @@ def import_skeletons(archive: Path) -> list[Entry]:
             raise InputError(f"{archive}: there is no skeleton in it")
         for entry in found:
             place(entry.path, cache.folder / entry.path.name)
-    return [read_entry(cache.folder / entry.path.name) for entry in found]
+    taken = (read_entry(cache.folder / entry.path.name) for entry in found)
+    return sorted(taken, key=lambda entry: entry.label)
 
 
 def _unpack(archive: Path, work: Path) -> None:

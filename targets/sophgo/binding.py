@@ -8,16 +8,17 @@ file made of the same skeletons lies already, only weights that have changed sin
 import json
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from converter.errors import InputError
 from converter.files import replacing, require_space, take, write_json
 from converter.progress import Event, Progress
 from converter.weights import WeightSource
 from targets.base import Skeleton, ToolchainError
 from targets.sophgo.bmodel.combining import Source, plan
-from targets.sophgo.bmodel.commands import CHIP
 from targets.sophgo.bmodel.kinds import Binary
 from targets.sophgo.bmodel.layout import Layout, write_frame
 from targets.sophgo.bmodel.reading import Bmodel, read_bmodel, stages
@@ -172,13 +173,14 @@ class _Stage:
 def _layout(parts: Sequence[_Stage]) -> Layout:
     """One file for all stages. Weights that are packed alike lie in it once, where that is known.
 
-    Sizes whose regions differ in a few tensors share the rest, on chips whose instructions can be
+    Sizes whose regions differ in a few tensors share the rest, where their instructions can be
     pointed to where those tensors went.
     """
     identities = {part.identity() for part in parts}
-    bound = all(part.weight_map is not None for part in parts)
-    if len(identities) > 1 and bound and all(p.bmodel.model.chip == CHIP for p in parts):
-        return plan_shared([Located(part.bmodel, part.names()) for part in parts])
+    if len(identities) > 1 and all(part.weight_map is not None for part in parts):
+        # Not on every chip, nor with every network: then each size keeps its own weights.
+        with suppress(InputError):
+            return plan_shared([Located(part.bmodel, part.names()) for part in parts])
     return plan([Source(part.bmodel, part.identity()) for part in parts])
 
 
