@@ -35,7 +35,8 @@ def export_skeletons(entries: Sequence[Path], archive: Path) -> None:
 def import_skeletons(archive: Path) -> list[Entry]:
     """Put the skeletons of an archive into the cache; those that are there already stay.
 
-    Returns them by label. Raises InputError for a file that is no such archive; nothing of it is kept then.
+    Returns them by label. Raises InputError for a file that is no such archive; nothing of it is
+    kept then.
     """
     cache = Cache(SKELETONS)
     with cache.scratch() as work:
