@@ -44,8 +44,6 @@ def _memory_problem(step: Step, prepared: Prepared, here: Here) -> str:
         f"end other programs, raise the container's limit, or use a machine with "
         f"{math.ceil(needed / 1e9)} GB"
     )
-    if step.verb == "bind":
-        return f"{line}; of one size nothing has to be combined: name one of --sizes at a time"
     if step.verb == "judge":
         return f"{line}; compile leaves judging out with --no-validate"
     if step.verb != "compile":
