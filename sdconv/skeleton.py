@@ -59,7 +59,8 @@ def export_skeletons(
     entries = find_skeletons(request)
     skeletons.export_skeletons(entries, archive)
     size = archive.stat().st_size / 1e6
-    out.print(f"{archive}: {len(entries)} skeletons, {size:.1f} MB", highlight=False, markup=False)
+    line = f"{archive}: {len(entries)} skeletons, {size:.1f} MB"
+    out.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 @app.command("import")
@@ -69,4 +70,4 @@ def import_skeletons(archive: Archive) -> None:
     from targets import skeletons
 
     for entry in skeletons.import_skeletons(archive):
-        out.print(entry.label, highlight=False, markup=False)
+        out.print(entry.label, highlight=False, markup=False, soft_wrap=True)
