@@ -75,6 +75,13 @@ def _nobody_else_has(path: Path) -> bool:
     return True
 
 
+def write_at(handle: int, data: memoryview, offset: int) -> None:
+    """Write all of `data` (bytes) at `offset` of an open file; several threads may at once."""
+    while data:
+        count = os.pwrite(handle, data, offset)
+        data, offset = data[count:], offset + count
+
+
 def orphans(folder: Path, prefix: str) -> list[Path]:
     """Temporary files and folders that a killed process left: ``<prefix><its id>.*.partial``."""
     found = []

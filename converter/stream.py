@@ -13,7 +13,7 @@ from typing import Protocol
 
 import numpy as np
 
-from converter.files import replacing, take
+from converter.files import replacing, take, write_at
 from converter.progress import Event, Progress
 from converter.weights import Array
 from passes.weights import Place
@@ -73,10 +73,9 @@ def _write_tensors(
         place = places[name]
         written = 0
         for block in source.blocks(name):
-            left = block.reshape(-1).view(np.uint8).data
-            while left:
-                count = os.pwrite(handle, left, place.offset + written)
-                written, left = written + count, left[count:]
+            data = block.reshape(-1).view(np.uint8).data
+            write_at(handle, data, place.offset + written)
+            written += len(data)
         if written != place.nbytes:
             raise ValueError(f"{name}: {written} bytes, {place.nbytes} were planned")
         return written

@@ -85,6 +85,10 @@ class Skeleton:
     reused: bool
     why: str
 
+    def artifact_key(self, weights: WeightSource) -> str:
+        """Content hash of what an artifact of this skeleton and these weights is made from."""
+        return f"{self.key}:{weights.key}"
+
 
 @dataclass(frozen=True)
 class Artifact:

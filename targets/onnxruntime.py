@@ -14,7 +14,7 @@ import onnx_ir as ir
 from converter.cache import SKELETONS, Cache
 from converter.cost import Cost
 from converter.errors import InputError
-from converter.files import blake3_of, link_or_copy, sha256_of
+from converter.files import blake3_of, link_or_copy
 from converter.progress import Event, Progress
 from converter.weights import Array, WeightSource
 from passes import pipelines
@@ -93,7 +93,7 @@ class OnnxRuntimeTarget(Target):
         name = f"{job.size}.onnx" if job.size is not None else "model.onnx"
         graph = folder / self.name / job.component / name
         linked = graph.parent / file.name
-        changed = not graph.exists() or sha256_of(graph) != sha256_of(skeleton.path / GRAPH)
+        changed = not graph.exists() or blake3_of(graph) != blake3_of(skeleton.path / GRAPH)
         if changed:
             link_or_copy(skeleton.path / GRAPH, graph)
         if not linked.exists() or not linked.samefile(file):
@@ -109,7 +109,7 @@ class OnnxRuntimeTarget(Target):
             path=str(graph.relative_to(folder)),
             files=(str(linked.relative_to(folder)),),
             blake3=blake3_of(graph),
-            key=f"{skeleton.key}:{weights.key}",
+            key=skeleton.artifact_key(weights),
             weights_key=weights.key,
             reused=skeleton.reused and not changed,
             why=skeleton.why,

@@ -71,18 +71,11 @@ def bind(
     ordered = _by_memory(skeletons)
     contents = Contents(tuple(s.key for s in ordered), weights.key, dict(weights.tensor_keys))
     before = _contents(path)
-    if before is None or (before.skeletons, before.weights) != (
-        contents.skeletons,
-        contents.weights,
-    ):
+    made_from = contents.skeletons, contents.weights
+    if before is None or (before.skeletons, before.weights) != made_from:
         _write(ordered, weights, path, _unchanged(before, contents), progress)
-    _describe(skeletons, weights, contents, path, toolchain)
+        _describe(skeletons, weights, contents, path, toolchain)
     return path
-
-
-def artifact_key(skeleton: Skeleton, weights: WeightSource) -> str:
-    """Content hash of what a stage of the file was made from."""
-    return f"{skeleton.key}:{weights.key}"
 
 
 def stage_record(packed: Path, key: str) -> StageRecord:
@@ -245,7 +238,7 @@ def _describe(
         "schema": 2,
         "toolchain": toolchain,
         "stages": [
-            {"key": artifact_key(s, weights), **StageRecord.load(s.path).to_json()}
+            {"key": s.artifact_key(weights), **StageRecord.load(s.path).to_json()}
             for s in skeletons
         ],
         "contents": {**asdict(contents), "bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns},

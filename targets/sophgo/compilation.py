@@ -132,7 +132,8 @@ def compile_graph(
 
     Record and logs come with either. Raises ToolchainError.
     """
-    needed = disk_peak(file_size(weight_places(read_graph(graph.path))), job.precision)
+    model = read_graph(graph.path)
+    needed = disk_peak(file_size(weight_places(model)), job.precision)
     require_space(folder, needed, f"compiling {job.label}")
     work = folder / "work"
     work.mkdir()
@@ -141,10 +142,10 @@ def compile_graph(
         shutil.copyfile(graph.path, copy)
         _run(toolchain, chip, job, steps(toolchain, chip, job, weights), work, progress)
     else:
-        tape = placeholders.point_at_tape(graph.path, copy, work / TAPE_FILE)
+        tape = placeholders.point_at_tape(model, copy, work / TAPE_FILE)
         plan = steps(toolchain, chip, job, Path(TAPE_FILE), tape.count)
         _run(toolchain, chip, job, plan, work, progress)
-        _keep_skeleton(work, graph.path, tape, folder)
+        _keep_skeleton(work, tape, folder)
     _keep_record(toolchain, job, graph, work, folder)
     if weights is not None:
         (work / BMODEL_FILE).rename(folder / BMODEL_FILE)
@@ -199,7 +200,7 @@ def _discard(work: Path, pattern: str) -> None:
         file.unlink()
 
 
-def _keep_skeleton(work: Path, graph: Path, tape: placeholders.Tape, folder: Path) -> None:
+def _keep_skeleton(work: Path, tape: placeholders.Tape, folder: Path) -> None:
     """Learn where the weights belong, and keep the file without them; else say why not."""
     try:
         bmodel = read_bmodel(work / BMODEL_FILE)
@@ -212,7 +213,7 @@ def _keep_skeleton(work: Path, graph: Path, tape: placeholders.Tape, folder: Pat
             content[binary.start : binary.end],
             learning.region_tensors(mlir, address),
             tape.weights(),
-            placeholders.constants_of(graph),
+            tape.constants,
         )
     except learning.NotLearnedError as e:
         (folder / UNBOUND_FILE).write_text(f"{e}\n")

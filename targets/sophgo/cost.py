@@ -3,10 +3,9 @@
 Sizes on disk follow from what the compiler writes: the placeholders, then three copies of all
 weights that pass from stage to stage (the first in float32, two as the chip packs them), then the
 bmodel, which holds them once more beside the chip's kernel module and the instructions. Without
-its weights it is the skeleton. Memory follows the largest of those
-stages, the lowering, which holds the float32 weights and the packed ones; the picture size hardly
-matters to it. Time is spent per weight tensor on the search for layer groups, and per byte on
-reading and writing the copies.
+its weights it is the skeleton. Memory follows the largest of those stages, the lowering, which
+holds the float32 weights and the packed ones; the picture size hardly matters to it. Time is spent
+per weight tensor on the search for layer groups, and per byte on reading and writing the copies.
 
 Measured (wall seconds; peak is the largest process; disk: cache folder before the copies go; the
 small model is `examples.small_models.SMALL`):
@@ -28,6 +27,7 @@ small model is `examples.small_models.SMALL`):
 from collections.abc import Sequence
 
 from converter.cost import Cost
+from passes.weights import ALIGNMENT
 from targets.base import Workload
 
 BYTES = {"f32": 4, "f16": 2, "bf16": 2}
@@ -59,9 +59,6 @@ SECONDS_PER_WEIGHT_BYTE = 20e-9
 SEARCH = {"normal": 1.0, "high": 3.0}
 """Times as long, by effort (README: SD1.5's UNet)."""
 
-PLACEHOLDER_STEP = 4096
-"""Bytes by which the placeholders are longer than the largest tensor, for each tensor."""
-
 BIND_MEMORY = (110e6, 3)
 """Bytes of this program, and how many of the largest tensors it holds at a time."""
 BIND_SECONDS = (0.5, 3e-9)
@@ -82,7 +79,7 @@ def compile_cost(work: Workload) -> Cost:
             work.weights_bytes
             + work.largest
             + 3 * _packed(work)
-            + (PLACEHOLDER_STEP + TEXT_PER_TENSOR) * work.tensors
+            + (ALIGNMENT + TEXT_PER_TENSOR) * work.tensors  # the placeholders begin so far apart
         ),
         seconds=seconds * SEARCH[job.effort],
     )

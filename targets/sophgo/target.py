@@ -15,7 +15,7 @@ from converter.files import blake3_of
 from converter.progress import Event, Progress
 from converter.weights import WeightSource
 from targets.base import Artifact, CompileJob, Runner, Skeleton, Target, Workload
-from targets.sophgo.binding import artifact_key, bind, stage_record
+from targets.sophgo.binding import bind, stage_record
 from targets.sophgo.chips import get_chip
 from targets.sophgo.compilation import compile_graph, recipe, unbound
 from targets.sophgo.cost import bind_cost, compile_cost
@@ -155,7 +155,7 @@ class SophgoTarget(Target):
                 path=str(packed.relative_to(folder)),
                 files=(str(described.relative_to(folder)),),
                 blake3=digest,
-                key=artifact_key(skeleton, weights),
+                key=skeleton.artifact_key(weights),
                 weights_key=weights.key,
                 reused=skeleton.reused,
                 why=skeleton.why,

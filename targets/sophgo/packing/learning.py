@@ -48,6 +48,11 @@ class RegionTensor:
     dtype: str
     offset: int
 
+    @property
+    def end(self) -> int:
+        """Where its elements end, of a dtype of `DTYPES`."""
+        return self.offset + prod(self.shape) * DTYPES[self.dtype].itemsize
+
 
 def region_tensors(mlir: str, address: int) -> list[RegionTensor]:
     """Read the weights of a final MLIR; `address` is the region's own. Raises NotLearnedError."""
@@ -75,13 +80,13 @@ def learn(
     the tensors that stay unexplained.
     """
     search = _Search(placeholders)
-    weights, unexplained, known = [], [], []
+    weights, unexplained = [], []
+    ends: dict[int, int] = {}
     for tensor in tensors:
         found = search.find(tensor, region)
         if found is not None:
             weights.append(found)
-            size = found.nbytes(placeholders[found.source].shape)
-            known.append((tensor.offset, tensor.offset + size))
+            ends[tensor.offset] = tensor.end
         elif not _is_constant(tensor, constants) and not _is_uniform(tensor, region):
             unexplained.append(tensor.name)
     if unexplained:
@@ -89,7 +94,7 @@ def learn(
             f"{len(unexplained)} of {len(tensors)} packed weights are in no known form: "
             f"{', '.join(unexplained[:5])}"
         )
-    return WeightMap(len(region), tuple(weights), tuple(_constants(region, known, tensors)))
+    return WeightMap(len(region), tuple(weights), tuple(_constants(region, ends, tensors)))
 
 
 class _Search:
@@ -108,11 +113,9 @@ class _Search:
         """The weight that lies at `tensor`, whole or in part."""
         if tensor.dtype not in DTYPES:
             return None
-        count = prod(tensor.shape)
-        size = count * DTYPES[tensor.dtype].itemsize
-        packed = region[tensor.offset : tensor.offset + size]
+        packed = region[tensor.offset : tensor.end]
         named = sorted(filter(tensor.name.startswith, self._placeholders), key=len, reverse=True)
-        whole = self._by_count.get(count, [])
+        whole = self._by_count.get(prod(tensor.shape), [])
         for name, layout in sorted(whole, key=lambda one: one[0] not in named):
             candidate = PackedWeight(tensor.offset, name, (), layout.name, tensor.dtype)
             if self._is(candidate, packed):
@@ -161,29 +164,24 @@ def _is_uniform(tensor: RegionTensor, region: Array) -> bool:
     """Whether it is one value all over (a scale of ones), which no random weight could become."""
     if tensor.dtype not in DTYPES:
         return False
-    size = prod(tensor.shape) * DTYPES[tensor.dtype].itemsize
-    values = region[tensor.offset : tensor.offset + size].view(DTYPES[tensor.dtype])
+    values = region[tensor.offset : tensor.end].view(DTYPES[tensor.dtype])
     return len(values) >= FEWEST and bool((values == values[0]).all())
 
 
 def _constants(
-    region: Array, known: Sequence[tuple[int, int]], tensors: Sequence[RegionTensor]
+    region: Array, weights: Mapping[int, int], tensors: Sequence[RegionTensor]
 ) -> Iterator[Constant]:
-    """What is not zero beside the weights, tensor by tensor. Raises NotLearnedError.
+    """What is not zero beside the `weights` (offset -> end). Raises NotLearnedError.
 
     Tables of indices take more room than the shape that the MLIR states; nothing else may.
     """
-    stops = dict(known)
     ends = [tensor.offset for tensor in tensors[1:]] + [len(region)]
     for tensor, end in zip(tensors, ends, strict=True):
-        start = stops.get(tensor.offset, tensor.offset)
+        start = weights.get(tensor.offset, tensor.offset)
         places = np.flatnonzero(region[start:end])
         if not len(places):
             continue
         first, last = start + int(places[0]), start + int(places[-1])
-        if not TABLES.fullmatch(tensor.dtype) and (
-            tensor.offset in stops
-            or last >= tensor.offset + prod(tensor.shape) * DTYPES[tensor.dtype].itemsize
-        ):
+        if not TABLES.fullmatch(tensor.dtype) and (tensor.offset in weights or last >= tensor.end):
             raise NotLearnedError(f"bytes behind {tensor.name} belong to nothing known")
         yield Constant(first, region[first : last + 1].tobytes())

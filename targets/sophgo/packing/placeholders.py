@@ -4,7 +4,7 @@ The vendor's importer drops a scale of ones and a bias of zeros and compares val
 random ones are never that, so the skeleton keeps a place for every weight there is.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,6 @@ import onnx_ir as ir
 
 from converter.stream import file_size
 from converter.weights import Array
-from passes.linked_weights import read_graph
 from passes.weights import ALIGNMENT, Place, weight_places, weights_of
 
 
@@ -28,6 +27,8 @@ class Tape:
     path: Path
     count: int
     windows: Mapping[str, Place]
+    constants: Sequence[str]
+    """The graph's own tensors: no weight has an influence on them."""
 
     def weights(self) -> dict[str, Array]:
         """The placeholders by weight, float32, mapped and read-only."""
@@ -38,10 +39,10 @@ class Tape:
         }
 
 
-def point_at_tape(graph: Path, copy: Path, tape: Path) -> Tape:
-    """Write `copy`: the graph with its weights as windows of `tape`, a file that is yet to be."""
-    model = read_graph(graph)
-    for index, value in enumerate(weights_of(model).values()):
+def point_at_tape(model: ir.Model, copy: Path, tape: Path) -> Tape:
+    """Turn the weights of `model` into windows of `tape`, a file yet to be; write `copy`."""
+    weights = weights_of(model)
+    for index, value in enumerate(weights.values()):
         tensor = value.const_value
         assert isinstance(tensor, ir.ExternalTensor)
         value.const_value = ir.ExternalTensor(
@@ -55,10 +56,5 @@ def point_at_tape(graph: Path, copy: Path, tape: Path) -> Tape:
         )
     ir.save(model, copy)
     windows = weight_places(model)
-    return Tape(tape, file_size(windows) // 4, windows)
-
-
-def constants_of(graph: Path) -> list[str]:
-    """The names of the graph's own tensors: no weight has an influence on them."""
-    model = read_graph(graph)
-    return [name for name in model.graph.initializers if name not in weights_of(model)]
+    constants = [name for name in model.graph.initializers if name not in weights]
+    return Tape(tape, file_size(windows) // 4, windows, constants)

@@ -9,6 +9,7 @@ from functools import partial
 
 import numpy as np
 
+from converter.files import write_at
 from converter.weights import Array, WeightSource
 from targets.sophgo.packing.weight_map import PackedWeight, WeightMap
 
@@ -36,12 +37,12 @@ def write_region(
             return np.frombuffer(os.pread(handle, count, start + weight.offset), np.uint8)
         packed = weight.pack(weights.read(weight.source))
         weights.forget(weight.source)
-        _write(handle, packed, start + weight.offset)
+        write_at(handle, packed.data, start + weight.offset)
         return packed
 
     def constant(data: bytes, offset: int) -> Array:
         held = np.frombuffer(data, np.uint8)
-        _write(handle, held, start + offset)
+        write_at(handle, held.data, start + offset)
         return held
 
     tasks = [(w.offset, partial(piece, w)) for w in weight_map.weights]
@@ -61,17 +62,10 @@ def copy_region(chunks: Iterable[bytes], handle: int, start: int) -> bytes:
     """Write a region that is at hand as it is; return its SHA-256."""
     digest = hashlib.sha256()
     for chunk in chunks:
-        _write(handle, np.frombuffer(chunk, np.uint8), start)
+        write_at(handle, memoryview(chunk), start)
         digest.update(chunk)
         start += len(chunk)
     return digest.digest()
-
-
-def _write(handle: int, data: Array, offset: int) -> None:
-    left = data.data
-    while left:
-        count = os.pwrite(handle, left, offset)
-        left, offset = left[count:], offset + count
 
 
 def _ahead(tasks: Iterable[Callable[[], Array]]) -> Iterator[Array]:
