@@ -188,6 +188,18 @@ class Target(ABC):
     def open(self, artifact: Artifact, folder: Path) -> Runner:
         """Load an artifact so that it can be run on this machine."""
 
+    def interpret(
+        self, job: CompileJob, weights: WeightSource, progress: Progress
+    ) -> Runner | None:
+        """Open the network as the compiler lowered it, in its arithmetic, on this machine's CPU.
+
+        For artifacts that cannot be run here in reasonable time; None where there is no such
+        thing. `weights` lie in one file. Raises ToolchainError, and InputError when it does not
+        fit into memory or onto the disk.
+        """
+        del job, weights, progress
+        return None
+
     @abstractmethod
     def find_skeleton(self, job: CompileJob, weights_key: str) -> Path | None:
         """The cache entry that `compile` would reuse for this job, if there is one."""

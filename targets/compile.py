@@ -147,16 +147,33 @@ def _component_jobs(
     # The batch is the denoiser's: hosts encode one prompt and decode one picture at a time.
     batch = batch if component.name == "unet" or is_controlnet(component.name) else 1
     for size in request.sizes if component.interface.has_size else (None,):
-        yield CompileJob(
-            component=component.name,
-            graph=(bundle.folder / component.graph).absolute(),
-            graph_sha256=component.graph_sha256,
-            input_shapes=tuple(component.interface.input_shapes(batch, size).items()),
-            size=size,
-            batch=batch,
-            precision=precision,
-            effort=request.effort,
-        )
+        yield _job(bundle, component, size, batch, precision, request.effort)
+
+
+def job_of(bundle: Bundle, artifact: Artifact) -> CompileJob:
+    """The job that an artifact of this bundle was compiled by, in its least effort."""
+    component = bundle.components[artifact.component]
+    return _job(bundle, component, artifact.size, artifact.batch, artifact.precision, EFFORTS[0])
+
+
+def _job(
+    bundle: Bundle,
+    component: BundleComponent,
+    size: Size | None,
+    batch: int,
+    precision: str,
+    effort: str,
+) -> CompileJob:
+    return CompileJob(
+        component=component.name,
+        graph=(bundle.folder / component.graph).absolute(),
+        graph_sha256=component.graph_sha256,
+        input_shapes=tuple(component.interface.input_shapes(batch, size).items()),
+        size=size,
+        batch=batch,
+        precision=precision,
+        effort=effort,
+    )
 
 
 def _check_unchanged(bundle: Bundle, components: Iterable[str]) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 
+from converter.errors import InputError
 from converter.files import existing_parent
 
 UNLIMITED = 1 << 60
@@ -49,6 +50,16 @@ class Machine:
         memory = min([psutil.virtual_memory().available, *rooms])
         cores = min([_cores(), *shares])
         return cls(memory, max(1, cores))
+
+
+def require_memory(needed: int, what: str) -> None:
+    """Raise InputError when less than `needed` bytes of memory can be had here now."""
+    free = Machine.here().memory
+    if free < needed:
+        raise InputError(
+            f"{what} needs about {needed / 1e9:.1f} GB of memory and {free / 1e9:.1f} GB can be "
+            "had now: end other programs, or do it on a larger machine"
+        )
 
 
 def _cores() -> int:

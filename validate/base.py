@@ -120,11 +120,18 @@ class Judge(ABC):
         """PASS or FAIL; FAIL whenever something could not be measured."""
 
 
+class Link(StrEnum):
+    """What of an artifact was run: itself, or what its instructions were made from."""
+
+    ARTIFACT = "artifact"
+    LOWERED = "lowered network"
+
+
 @dataclass(frozen=True)
 class Check:
     """One output in one case. `measurement` is None when the case was not run (or broke).
 
-    `saved` and `reference` are the files of arrays that were compared.
+    `saved` and `reference` are the files of arrays that were compared, `link` says of what.
     """
 
     case: str
@@ -135,6 +142,7 @@ class Check:
     seconds: float | None = None
     saved: Path | None = None
     reference: Path | None = None
+    link: Link = Link.ARTIFACT
 
 
 @dataclass(frozen=True)

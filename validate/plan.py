@@ -12,6 +12,7 @@ from converter.interface import Interface
 from converter.sizes import Size
 from targets.base import Artifact
 from targets.manifest import Manifest
+from validate.base import Link
 from validate.scenes import RECIPE_VERSION, Scene, scenes
 from validate.store import CaseStore
 
@@ -24,10 +25,15 @@ REFERENCE_VERSION = 1
 
 @dataclass(frozen=True)
 class Subject:
-    """One artifact and where its outputs are saved."""
+    """One artifact and where its outputs are saved, and those of its lowered network."""
 
     artifact: Artifact
     outputs: CaseStore
+    lowered: CaseStore
+
+    def store(self, link: Link) -> CaseStore:
+        """Where the outputs of the artifact, or of its lowered network, are."""
+        return self.outputs if link is Link.ARTIFACT else self.lowered
 
     @property
     def label(self) -> str:
@@ -125,8 +131,10 @@ def _group(manifest: Manifest, bundle: Bundle, artifacts: Sequence[Artifact]) ->
 
 def _subject(folder: Path, name: str, artifact: Artifact, inputs_key: str) -> Subject:
     made_from = {"artifact": artifact.key, "blake3": artifact.blake3, "inputs": inputs_key}
+    key = content_key(made_from)
     where = folder / FOLDER / artifact.target / f"{name}-{artifact.precision}"
-    return Subject(artifact, CaseStore(where, content_key(made_from)))
+    lowered = where.with_name(f"{where.name}-lowered")
+    return Subject(artifact, CaseStore(where, key), CaseStore(lowered, key))
 
 
 def _name(component: str, size: Size | None, batch: int) -> str:

@@ -9,9 +9,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from converter.bundle import Bundle
+from converter.errors import InputError
 from converter.progress import Event, Progress
 from converter.weights import Array
 from targets.base import Artifact, Target, ToolchainError
+from targets.compile import job_of
+from targets.one_file import in_one_file
 from validate.base import Ruling, Verdict
 from validate.inputs import make_case
 from validate.plan import Group, Subject
@@ -35,12 +39,13 @@ NOT_RUN = Outcome(
 
 @dataclass(frozen=True)
 class Bench:
-    """Where to run: the artifacts' folder, an opener of targets, and the emulator's time."""
+    """Where to run: the artifacts' folder and bundle, an opener of targets, the emulator's time."""
 
     folder: Path
     open_target: Callable[[str], Target]
     emulator_budget: float
     progress: Progress
+    bundle: Bundle
 
 
 def run(groups: Sequence[Group], references: References, bench: Bench) -> dict[Path, Outcome]:
@@ -64,10 +69,18 @@ def _run_subject(subject: Subject, group: Group, references: References, bench: 
         bench.progress(Event(label, 1, f"{subject.label}: {note}"))
         return Outcome(note, NOT_RUN.missing)
     target = bench.open_target(subject.artifact.target)
-    affordable, missing = _affordable(target, subject.artifact, todo, bench)
-    if not affordable:
+    try:
+        target.check_ready()
+    except ToolchainError as e:
+        missing = Ruling(Verdict.INCOMPLETE, f"not run: {e}")
         bench.progress(Event(label, 1, f"{subject.label}: {missing.sentence}"))
         return Outcome("", missing)
+    affordable, missing = _affordable(target, subject.artifact, todo, bench)
+    if not affordable:
+        note = "" if saved else _interpret(subject, group, target, references, bench)
+        said = "; ".join(filter(None, (missing.sentence, note)))
+        bench.progress(Event(label, 1, f"{subject.label}: {said}"))
+        return Outcome(note, missing)
     _run_reference(affordable, group, references)
     started = time.monotonic()
     try:
@@ -83,6 +96,40 @@ def _run_subject(subject: Subject, group: Group, references: References, bench: 
     return Outcome(note, missing)
 
 
+def _interpret(
+    subject: Subject, group: Group, target: Target, references: References, bench: Bench
+) -> str:
+    """Run the lowered network of an artifact that takes too long itself; say what became of it."""
+    todo = [scene for scene in group.scenes if not subject.lowered.has(scene.name)]
+    saved = [scene for scene in group.scenes if scene not in todo]
+    _run_reference(saved, group, references)
+    if not todo:
+        return "reused what the compiler's interpreter gave for it before"
+    label = f"validate {subject.label}"
+    started = time.monotonic()
+    done = 0
+    try:
+        job = job_of(bench.bundle, subject.artifact)
+        own = bench.bundle.weights(subject.artifact.component)
+        weights = in_one_file(subject.artifact.component, own, job.graph, bench.progress)
+        runner = target.interpret(job, weights, bench.progress)
+        if runner is None:
+            return ""
+        with runner:
+            for scene in todo:
+                bench.progress(Event(label, done / len(todo)))
+                _run_reference([scene], group, references)
+                seconds, outputs = _timed(runner.infer, group.inputs.load(scene.name))
+                subject.lowered.save(scene.name, outputs, seconds)
+                done += 1
+                if time.monotonic() - started + seconds > bench.emulator_budget:
+                    break
+    except (InputError, ToolchainError) as e:
+        return f"nor in the compiler's interpreter: {e}"
+    spent = time.monotonic() - started
+    return f"ran {done} of {len(group.scenes)} cases in the compiler's interpreter in {spent:.0f} s"
+
+
 def too_slow(what: str, seconds: float, bench: Bench) -> Ruling:
     """Return the ruling on what the emulator has no time for: ``not run``, ``not drawn``."""
     return Ruling(
@@ -96,10 +143,6 @@ def _affordable(
     target: Target, artifact: Artifact, todo: Sequence[Scene], bench: Bench
 ) -> tuple[Sequence[Scene], Ruling]:
     """Choose the cases that fit into the emulator's time, and the ruling on those that do not."""
-    try:
-        target.check_ready()
-    except ToolchainError as e:
-        return (), Ruling(Verdict.INCOMPLETE, f"not run: {e}")
     seconds = target.run_seconds(artifact, bench.folder)
     if seconds is None:
         return todo, NOT_RUN.missing

@@ -74,7 +74,7 @@ def validate(
     # 2. Run what was not run before.
     outcomes, bench = {}, None
     if not request.judge_only:
-        bench = Bench(manifest.folder, open_target, request.emulator_budget, progress)
+        bench = Bench(manifest.folder, open_target, request.emulator_budget, progress, bundle)
         with References(bundle, open_reference) as references:
             outcomes = run(groups, references, bench)
     pictures = []

@@ -7,23 +7,27 @@ each weight belongs. Where that cannot be learned, `UNBOUND_FILE` says why.
 import gzip
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from signal import SIGKILL
 
 import numpy as np
+import onnx_ir as ir
 
+from converter.cost import Cost
 from converter.files import require_space
 from converter.progress import Event, Progress
 from converter.stream import file_size
 from passes.linked_weights import read_graph
 from passes.weights import weight_places
 from targets.base import CompileJob, ToolchainError
+from targets.machine import require_memory
 from targets.processes import ChildFailedError, run_logged
 from targets.sophgo.bmodel.cutting import cut_weights
 from targets.sophgo.bmodel.kinds import Binary
 from targets.sophgo.bmodel.reading import read_bmodel, stages, weights_of
 from targets.sophgo.chips import Chip
-from targets.sophgo.cost import disk_peak
+from targets.sophgo.cost import compile_memory, disk_peak
 from targets.sophgo.graphs import StaticGraph
 from targets.sophgo.packing import learning, placeholders
 from targets.sophgo.record import StageRecord
@@ -133,18 +137,19 @@ def compile_graph(
     Record and logs come with either. Raises ToolchainError.
     """
     model = read_graph(graph.path)
-    needed = disk_peak(file_size(weight_places(model)), job.precision)
-    require_space(folder, needed, f"compiling {job.label}")
+    needed = _needed(model, job)
+    require_space(folder, needed.temporary, f"compiling {job.label}")
     work = folder / "work"
     work.mkdir()
     copy = work / f"{job.component}.onnx"
     if weights is not None:
         shutil.copyfile(graph.path, copy)
-        _run(toolchain, chip, job, steps(toolchain, chip, job, weights), work, progress)
+        plan = steps(toolchain, chip, job, weights)
+        _run(toolchain, chip, job, plan, needed.memory, work, progress)
     else:
         tape = placeholders.point_at_tape(model, copy, work / TAPE_FILE)
         plan = steps(toolchain, chip, job, Path(TAPE_FILE), tape.count)
-        _run(toolchain, chip, job, plan, work, progress)
+        _run(toolchain, chip, job, plan, needed.memory, work, progress)
         _keep_skeleton(work, tape, folder)
     _keep_record(toolchain, job, graph, work, folder)
     if weights is not None:
@@ -152,18 +157,61 @@ def compile_graph(
     shutil.rmtree(work)
 
 
+def lower_graph(
+    toolchain: TpuMlir,
+    chip: Chip,
+    job: CompileJob,
+    graph: StaticGraph,
+    weights: Path,
+    work: Path,
+    progress: Progress,
+) -> Path:
+    """Compile in the empty folder `work` as far as the chip's operations; return that MLIR.
+
+    It is what a skeleton's instructions are made from, with `weights` (a file) beside it. Raises
+    ToolchainError.
+    """
+    needed = _needed(read_graph(graph.path), job)
+    require_space(work, needed.temporary, f"lowering {job.label}")
+    shutil.copyfile(graph.path, work / f"{job.component}.onnx")
+    *before, compiling = steps(toolchain, chip, job, weights)
+    lowering = replace(
+        compiling,
+        name="lowering to the chip's operations",
+        argv=[*compiling.argv, "--not_gen_bmodel"],
+        until=1.0,
+        milestones=1,
+        obsolete=f"{job.component}_top*",
+    )
+    _run(toolchain, chip, job, [*before, lowering], needed.memory, work, progress)
+    return next(work.glob("*_tpu.mlir"))
+
+
+def _needed(model: ir.Model, job: CompileJob) -> Cost:
+    """Memory of the vendor's programs and what they write, in bytes."""
+    places = weight_places(model)
+    nbytes = file_size(places)
+    memory = compile_memory(job.precision, len(places), nbytes)
+    return Cost(memory=memory, temporary=disk_peak(nbytes, job.precision))
+
+
 def _run(
     toolchain: TpuMlir,
     chip: Chip,
     job: CompileJob,
     plan: Sequence[Step],
+    memory: int,
     work: Path,
     progress: Progress,
 ) -> None:
-    """Run the programs one after another. Raises ToolchainError naming a repro folder."""
+    """Run the programs one after another. Raises ToolchainError naming a repro folder.
+
+    Raises InputError before the first of them when there is less than `memory` (bytes) to be had.
+    """
     stage = f"compile {job.label}"
     progress(Event(stage, 0.0))
     with toolchain.alone():
+        require_memory(memory, f"compiling {job.label}")
         for start, step in zip((0.0, *(step.until for step in plan)), plan, strict=False):
             try:
                 run_logged(
@@ -174,6 +222,13 @@ def _run(
                     on_line=_milestones(step, start, stage, progress),
                 )
             except ChildFailedError as e:
+                if e.code == -SIGKILL:
+                    raise ToolchainError(
+                        f"{job.label} for {chip.name}: {step.name} was killed, most likely for "
+                        f"want of memory (about {memory / 1e9:.1f} GB are needed): end other "
+                        "programs, or compile on a larger machine and carry the result here with "
+                        "'sdconv skeleton export' and 'import'"
+                    ) from e
                 repro = keep_repro(toolchain, job, [step.argv for step in plan], work)
                 raise ToolchainError(
                     f"{job.label} for {chip.name}: {step.name} failed: {e.line}; "

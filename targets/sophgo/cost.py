@@ -70,10 +70,8 @@ def compile_cost(work: Workload) -> Cost:
     job = work.job
     seconds = STARTS + SECONDS_PER_TENSOR * work.tensors
     seconds += SECONDS_PER_WEIGHT_BYTE * work.weights_bytes
-    memory = PROCESSES + MEMORY_PER_TENSOR * work.tensors
-    memory += MEMORY_PER_WEIGHT_BYTE[job.precision] * work.weights_bytes
     return Cost(
-        memory=round(memory),
+        memory=compile_memory(job.precision, work.tensors, work.weights_bytes),
         cached=round(_skeleton(work)),
         temporary=round(
             work.weights_bytes
@@ -83,6 +81,12 @@ def compile_cost(work: Workload) -> Cost:
         ),
         seconds=seconds * SEARCH[job.effort],
     )
+
+
+def compile_memory(precision: str, tensors: int, weights_bytes: int) -> int:
+    """Bytes of the vendor's largest program and of what waits for it, for float32 weights."""
+    memory = PROCESSES + MEMORY_PER_TENSOR * tensors
+    return round(memory + MEMORY_PER_WEIGHT_BYTE[precision] * weights_bytes)
 
 
 def bind_cost(works: Sequence[Workload]) -> Cost:

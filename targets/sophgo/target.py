@@ -22,6 +22,7 @@ from targets.sophgo.cost import bind_cost, compile_cost
 from targets.sophgo.emulation_time import emulation_seconds, predicted_seconds
 from targets.sophgo.emulator import EmulatorRunner
 from targets.sophgo.graphs import StaticGraph, find_static_graph, static_graph
+from targets.sophgo.interpreter import InterpreterRunner
 from targets.sophgo.record import StageRecord
 from targets.sophgo.toolchain import TpuMlir
 
@@ -171,6 +172,13 @@ class SophgoTarget(Target):
         packed = folder / artifact.path
         record = stage_record(packed, artifact.key)
         return EmulatorRunner(self._toolchain, self._chip, packed, record)
+
+    def interpret(self, job: CompileJob, weights: WeightSource, progress: Progress) -> Runner:
+        """The lowered network in the vendor's interpreter. See `targets.sophgo.interpreter`."""
+        if weights.file is None:
+            raise ValueError(f"{job.label}: its weights lie in several files")
+        self.check_ready()
+        return InterpreterRunner(self._toolchain, self._chip, job, weights.file, progress)
 
     def run_seconds(self, artifact: Artifact, folder: Path) -> float | None:
         """Estimated seconds of one run of this stage on the emulator."""

@@ -54,6 +54,8 @@ INTERFACES = {
     ),
 }
 
+SIZE = Size(128, 64)
+
 Corruption = Callable[[Array], Array]
 Rewiring = Callable[[Mapping[str, Array]], Mapping[str, Array]]
 
@@ -120,8 +122,11 @@ class FakeTarget(Target):
     corrupt: Corruption = lambda x: x
     rewire: Rewiring = lambda inputs: inputs
     seconds: float | None = None
+    slow_sizes: tuple[Size, ...] | None = None
     installed: bool = True
     breaks: bool = False
+    lowered: Corruption | None = None
+    lowering: ToolchainError | None = None
     runs: list[str] = field(default_factory=list)
 
     name = "fake"
@@ -158,19 +163,31 @@ class FakeTarget(Target):
         component = artifact.component
         return FakeRunner(component, INTERFACES[component], self.runs, self.corrupt, self.rewire)
 
+    def interpret(
+        self, job: CompileJob, weights: WeightSource, progress: Progress
+    ) -> Runner | None:
+        del weights, progress
+        if self.lowering is not None:
+            raise self.lowering
+        if self.lowered is None:
+            return None
+        return FakeRunner(job.component, INTERFACES[job.component], self.runs, self.lowered)
+
     def run_seconds(self, artifact: Artifact, folder: Path) -> float | None:
-        del artifact, folder
+        del folder
+        if self.slow_sizes is not None and artifact.size not in self.slow_sizes:
+            return None
         return self.seconds
 
 
-def make_artifact(folder: Path, component: str, content: str = "v1") -> Artifact:
+def make_artifact(folder: Path, component: str, content: str = "v1", size: Size = SIZE) -> Artifact:
     path = folder / f"{component}.bin"
     path.write_text(content)
     return Artifact(
         component=component,
         target="fake",
         chip="chip",
-        size=Size(128, 64) if INTERFACES[component].has_size else None,
+        size=size if INTERFACES[component].has_size else None,
         batch=1,
         precision="f16",
         path=path.name,
@@ -198,6 +215,12 @@ class Place:
         new = make_artifact(self.artifacts, component, content)
         kept = [new if a.component == component else a for a in manifest.artifacts]
         replace(manifest, artifacts=kept).save()
+
+    def add_size(self, component: str, size: Size) -> None:
+        """Add an artifact of another size, in the same file."""
+        manifest = Manifest.load(self.artifacts)
+        new = make_artifact(self.artifacts, component, size=size)
+        replace(manifest, artifacts=[*manifest.artifacts, new]).save()
 
 
 def make_component(bundle: Path, name: str) -> BundleComponent:

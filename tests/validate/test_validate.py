@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from converter.errors import InputError
+from converter.sizes import Size
 from converter.weights import Array
+from targets.base import ToolchainError
 from tests.validate.fakes import RESIDUALS, FakeReference, FakeTarget, Place
-from validate.base import Report, Verdict
+from validate.base import Link, Report, Verdict
 from validate.validate import ValidateRequest, validate
 
 Go = Callable[..., Report]
@@ -163,6 +165,75 @@ def test_a_budget_for_some_cases_runs_the_most_telling(go: Go, target: FakeTarge
 def test_a_failure_outweighs_what_was_not_run(go: Go, target: FakeTarget) -> None:
     target.seconds, target.corrupt = 250.0, np.zeros_like
     assert go().verdict is Verdict.FAIL
+
+
+def half(x: Array) -> Array:
+    return x.astype(np.float16).astype(np.float32)
+
+
+def test_what_is_too_slow_is_judged_by_its_lowered_network(
+    go: Go, target: FakeTarget, place: Place
+) -> None:
+    target.seconds, target.lowered = 3600.0, half
+    report = go()
+    assert report.verdict is Verdict.INCOMPLETE
+    unet = next(result for result in report.results if result.component == "unet")
+    assert unet.note == "ran 4 of 4 cases in the compiler's interpreter in 0 s"
+    assert {check.link for check in unet.checks} == {Link.LOWERED}
+    assert "needed; its instructions were not run at any size" in unet.worst.ruling.sentence
+    target.runs.clear()
+    assert go().verdict is Verdict.INCOMPLETE
+    assert target.runs == []
+    assert go(judge_only=True).results[0].worst.measurement is not None
+    results = saved_json(place)["results"]
+    assert isinstance(results, list)
+    assert results[0]["cases"][0]["link"] == "lowered network"
+
+
+def test_a_lowered_network_of_nan_fails(go: Go, target: FakeTarget) -> None:
+    target.seconds, target.lowered = 3600.0, lambda x: x * np.nan
+    report = go()
+    assert report.verdict is Verdict.FAIL
+    sentence = report.results[0].worst.ruling.sentence
+    assert sentence.startswith("lowered network, in the compiler's interpreter: ")
+    assert "NaN" in sentence
+
+
+def test_a_lowered_network_passes_where_another_size_was_run_itself(
+    go: Go, target: FakeTarget, place: Place
+) -> None:
+    place.add_size("unet", Size(512, 512))
+    target.seconds, target.slow_sizes, target.lowered = 3600.0, (Size(512, 512),), half
+    report = go()
+    assert report.verdict is Verdict.PASS
+    large = next(result for result in report.results if result.size == Size(512, 512))
+    assert large.worst.ruling.sentence.endswith("; instructions run at 128x64, not at 512x512")
+
+
+def test_a_size_that_fails_proves_nothing_for_another(
+    go: Go, target: FakeTarget, place: Place
+) -> None:
+    place.add_size("unet", Size(512, 512))
+    target.seconds, target.slow_sizes, target.lowered = 3600.0, (Size(512, 512),), half
+    target.corrupt = np.zeros_like
+    report = go()
+    assert report.verdict is Verdict.FAIL
+    large = next(result for result in report.results if result.size == Size(512, 512))
+    assert large.verdict is Verdict.INCOMPLETE
+
+
+def test_the_interpreter_keeps_to_the_budget_and_what_does_not_fit_is_said(
+    go: Go, target: FakeTarget
+) -> None:
+    target.seconds, target.lowered = 3600.0, half
+    report = go(emulator_budget=0.0)
+    unet = next(result for result in report.results if result.component == "unet")
+    assert [check.measurement is not None for check in unet.checks] == [True, False, False, False]
+    target.lowering = ToolchainError("it needs more memory")
+    report = go(emulator_budget=0.0)
+    assert report.verdict is Verdict.INCOMPLETE
+    notes = [result.note for result in report.results]
+    assert "nor in the compiler's interpreter: it needs more memory" in notes
 
 
 def test_a_missing_emulator_is_incomplete_and_a_broken_file_fails(

@@ -48,6 +48,7 @@ def _check(check: Check) -> dict[str, Any]:
     counts = ("nan", "inf", "count", "peak")
     return {
         "case": check.case,
+        "link": check.link,
         "output": check.output,
         "verdict": check.ruling.verdict.value,
         "reason": check.ruling.sentence,

@@ -2,21 +2,17 @@
 
 Runs in the toolchain's Python 3.10:  emulator_driver.py BMODEL
 
-Speaks JSON lines. First it says which network and stages the file holds; then it answers every
-line {"inputs": NPZ, "outputs": NPZ} (tensors named "0", "1", ... by position) with
-{"seconds": ...} or {"error": ...}; it ends when its standard input does. Uses the C interface
-of the chip's runtime (bmruntime_interface.h), the same calls that programs on the device make: the
-vendor's Python wrapper knows the first stage of a file only.
+First it says which network and stages the file holds. Uses the C interface of the chip's runtime
+(bmruntime_interface.h), the same calls that programs on the device make: the vendor's Python
+wrapper knows the first stage of a file only.
 """
 
 import ctypes
-import json
 import os
 import sys
-import threading
-import time
 
 import numpy as np
+from serving import serve
 
 DTYPES = {0: "float32", 6: "int32"}
 """bm_data_type_t -> numpy. The artifacts made here have no other types at their ports."""
@@ -161,44 +157,5 @@ class Emulator:
         return (ctypes.c_void_p * len(arrays))(*(a.ctypes.data for a in arrays))
 
 
-def end_with(caller):
-    """End when the caller is gone: a closed standard input is not noticed during an inference."""
-    while os.getppid() == caller:
-        time.sleep(2)
-    os._exit(1)
-
-
-def serve(bmodel, say):
-    """Answer requests until standard input ends."""
-    emulator = Emulator(bmodel)
-    say(emulator.describe())
-    for line in sys.stdin:
-        request = json.loads(line)
-        try:
-            with np.load(request["inputs"]) as given:
-                inputs = [np.ascontiguousarray(given[str(i)]) for i in range(len(given.files))]
-            start = time.monotonic()
-            outputs = emulator.run(inputs)
-            seconds = time.monotonic() - start
-            np.savez(request["outputs"], **{str(i): a for i, a in enumerate(outputs)})
-            say({"seconds": seconds})
-        except RuntimeError as e:
-            say({"error": str(e)})
-
-
 if __name__ == "__main__":
-    threading.Thread(target=end_with, args=(os.getppid(),), daemon=True).start()
-    # The libraries print to standard output; only answers may go there.
-    ANSWERS = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
-
-    def say(message):
-        """Answer the caller."""
-        ANSWERS.write(json.dumps(message) + "\n")
-        ANSWERS.flush()
-
-    try:
-        serve(sys.argv[1], say)
-    except RuntimeError as e:
-        say({"error": str(e)})
-    os._exit(0)  # the libraries' own clean-up crashes at times
+    serve(lambda: Emulator(sys.argv[1]))

@@ -1,0 +1,106 @@
+"""A vendor's program that stays open and computes whenever it is asked, in a process of its own."""
+
+import json
+import subprocess
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+
+from converter.weights import Array
+from targets.base import ToolchainError
+from targets.processes import end_group, own_group, telling_line
+from targets.sophgo.graphs import PortAt
+
+IDLE_SECONDS = 5
+"""How long a driver may take to end by itself; one in the middle of an inference takes hours."""
+
+
+class Driver:
+    """A script of `inside/` that serves JSON lines, and the files of arrays that go with them.
+
+    `what` names it in errors: ToolchainError, whenever it refuses or stops. `described` is what it
+    said of itself when it was ready.
+    """
+
+    def __init__(
+        self, what: str, argv: Sequence[str | Path], env: Mapping[str, str], folder: Path
+    ) -> None:
+        self._what = what
+        self._folder = folder
+        self._log = folder / "driver.log"
+        self._open = ExitStack()
+        try:
+            log = self._open.enter_context(self._log.open("wb"))
+            pipe = subprocess.PIPE
+            self._process = self._open.enter_context(
+                own_group(argv, env=env, cwd=folder, stdin=pipe, stdout=pipe, stderr=log)
+            )
+            self.described = self._answer()
+        except BaseException:
+            self.close()
+            raise
+
+    def run(self, inputs: Sequence[Array]) -> list[Array]:
+        """One inference; arrays by position."""
+        given, results = self._folder / "inputs.npz", self._folder / "outputs.npz"
+        np.savez(given, allow_pickle=False, **{str(i): a for i, a in enumerate(inputs)})
+        self._ask({"inputs": str(given), "outputs": str(results)})
+        self._answer()
+        with np.load(results) as arrays:
+            return [arrays[str(i)] for i in range(len(arrays.files))]
+
+    def close(self) -> None:
+        """End it, mid-inference if need be."""
+        process = getattr(self, "_process", None)
+        if process is not None and process.stdin is not None:
+            process.stdin.close()  # an idle driver ends by itself
+            try:
+                process.wait(timeout=IDLE_SECONDS)
+            except subprocess.TimeoutExpired:
+                end_group(process)
+        self._open.close()
+
+    def _ask(self, request: Mapping[str, str]) -> None:
+        assert self._process.stdin is not None, "opened as a pipe above"
+        try:
+            self._process.stdin.write(json.dumps(request).encode() + b"\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            self._fail()
+
+    def _answer(self) -> dict[str, Any]:
+        assert self._process.stdout is not None, "opened as a pipe above"
+        line = self._process.stdout.readline()
+        if not line:
+            self._fail()
+        answer: dict[str, Any] = json.loads(line)
+        if "error" in answer:
+            raise ToolchainError(f"{self._what}: {answer['error']}")
+        return answer
+
+    def _fail(self) -> NoReturn:
+        log = self._log.read_text(errors="replace")
+        asserts = [line for line in log.splitlines() if "ASSERT" in line]
+        reason = " ".join(asserts) or telling_line(log)
+        raise ToolchainError(f"{self._what} stopped: {reason}")
+
+
+def ordered_inputs(inputs: Mapping[str, Array], ports: Sequence[PortAt]) -> list[Array]:
+    """The inputs in the ports' order; raises ValueError naming every port that does not fit."""
+    wanted = {port.name: (port.dtype, port.shape) for port in ports}
+    given = {name: (array.dtype.name, array.shape) for name, array in inputs.items()}
+    wrong = [
+        f"{name}: {_say(wanted.get(name))} expected, {_say(given.get(name))} given"
+        for name in {**wanted, **given}
+        if wanted.get(name) != given.get(name)
+    ]
+    if wrong:
+        raise ValueError("inputs do not fit the compiled network: " + "; ".join(wrong))
+    return [np.ascontiguousarray(inputs[port.name]) for port in ports]
+
+
+def _say(port: tuple[str, tuple[int, ...]] | None) -> str:
+    return "nothing" if port is None else f"{port[0]} {list(port[1])}"

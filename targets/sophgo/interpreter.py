@@ -1,0 +1,64 @@
+"""A network as the compiler lowered it, in the vendor's interpreter: arithmetic without a chip.
+
+The interpreter runs the operations that a bmodel's instructions are made from, with every tensor
+rounded to the precision that was asked for. So it shows what a precision costs, and NaN, at sizes
+for which the emulator would take days; what the instructions themselves do, it does not show.
+"""
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+
+from converter.cache import Cache
+from converter.progress import Progress
+from converter.weights import Array
+from targets.base import CompileJob, Runner, ToolchainError
+from targets.sophgo.chips import Chip
+from targets.sophgo.compilation import lower_graph
+from targets.sophgo.driver import Driver, ordered_inputs
+from targets.sophgo.graphs import static_graph
+from targets.sophgo.toolchain import TpuMlir
+
+DRIVER = Path(__file__).with_name("inside") / "interpreter_driver.py"
+
+
+class InterpreterRunner(Runner):
+    """A job's network with `weights` (a file), lowered for `chip` in a folder of its own."""
+
+    def __init__(
+        self, toolchain: TpuMlir, chip: Chip, job: CompileJob, weights: Path, progress: Progress
+    ) -> None:
+        graph = static_graph(job)
+        self._inputs, self._outputs = graph.inputs, graph.outputs
+        self._open = ExitStack()
+        try:
+            folder = self._open.enter_context(Cache("lowered").scratch())
+            lowered = lower_graph(toolchain, chip, job, graph, weights, folder, progress)
+            argv = [toolchain.python, DRIVER, lowered]
+            self._driver = Driver("the compiler's interpreter", argv, toolchain.env(), folder)
+            self._open.callback(self._driver.close)
+            self._check()
+        except BaseException:
+            self.close()
+            raise
+
+    def infer(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Run once; raises ValueError for a wrong port, ToolchainError when it fails."""
+        outputs = self._driver.run(ordered_inputs(inputs, self._inputs))
+        return {
+            port.name: array.reshape(port.shape).astype(port.dtype)
+            for port, array in zip(self._outputs, outputs, strict=True)
+        }
+
+    def close(self) -> None:
+        """End the interpreter and remove the lowered network."""
+        self._open.close()
+
+    def _check(self) -> None:
+        said = self._driver.described
+        wanted = [port.name for port in self._inputs]
+        if said["inputs"] != wanted or len(said["outputs"]) != len(self._outputs):
+            raise ToolchainError(
+                f"the lowered network takes {said['inputs']} and gives {len(said['outputs'])} "
+                f"tensors, where {wanted} and {len(self._outputs)} were expected"
+            )
