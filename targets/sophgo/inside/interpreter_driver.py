@@ -2,9 +2,9 @@
 
 Runs in the toolchain's Python 3.10:  interpreter_driver.py MLIR
 
-The interpreter computes every operation as the chip is told to (which are rounded to half
-precision, and where), in float32 on this machine. It keeps all tensors of a network at once
-unless it is told to reuse their memory.
+The interpreter computes every operation in float32 on this machine and rounds its result to the
+precision that the chip is told to use there. It keeps all tensors of a network at once unless it
+is told to reuse their memory.
 """
 
 import sys
@@ -21,6 +21,9 @@ class Interpreter:
         pymlir.set_mem_mode("reused_mem")
         self.module = pymlir.module()
         self.module.load(mlir)
+        self.module.set_progress_silent(True)
+        self.module.before_invoke(self._enter)
+        self._given = {}
 
     def describe(self):
         """The names of the ports in order."""
@@ -28,10 +31,15 @@ class Interpreter:
 
     def run(self, inputs):
         """One inference: float32 in and out, whatever the ports' types."""
-        for name, array in zip(self.module.input_names, inputs, strict=True):
-            self.module.set_tensor(name, array.astype(np.float32), array.shape)
+        self._given = dict(zip(self.module.input_names, inputs, strict=True))
         self.module.invoke(True)
         return [np.array(self.module.get_tensor(name)) for name in self.module.output_names]
+
+    def _enter(self, name):
+        """Set an input when its turn comes: until then its memory is lent to other tensors."""
+        if name in self._given:
+            array = self._given[name]
+            self.module.set_tensor(name, array.astype(np.float32), array.shape)
 
 
 if __name__ == "__main__":
