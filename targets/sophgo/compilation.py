@@ -222,7 +222,7 @@ def _run(
                     on_line=_milestones(step, start, stage, progress),
                 )
             except ChildFailedError as e:
-                if e.code == -SIGKILL:
+                if e.code == -SIGKILL or e.line == "Killed":  # that program, or one it started
                     raise ToolchainError(
                         f"{job.label} for {chip.name}: {step.name} was killed, most likely for "
                         f"want of memory (about {memory / 1e9:.1f} GB are needed): end other "

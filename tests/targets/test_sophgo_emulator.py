@@ -9,6 +9,7 @@ import torch
 
 from converter.bundle import Bundle
 from converter.modules import load_module
+from converter.progress import silent
 from converter.sizes import Size
 from converter.weights import Array
 from examples.mini.pictures import Scene
@@ -17,7 +18,7 @@ from examples.mini.score import FILES, QUICK, RECIPES
 from runtime.staging import drawing_components, open_artifacts, open_reference
 from sdconv.main import run
 from targets.base import Artifact, Runner
-from targets.compile import CompileRequest, compile_bundle
+from targets.compile import CompileRequest, compile_bundle, job_of
 from targets.sophgo.chips import CHIPS
 from targets.sophgo.target import SophgoTarget
 from targets.sophgo.toolchain import TpuMlir
@@ -101,10 +102,17 @@ def test_text_encoder_and_autoencoder(
         small_bundle.folder, "bm1684x", (Size(64, 64),), tmp_path,
         components=("text_encoder", "vae_encoder", "vae_decoder"),
     )  # fmt: skip
+    target = SophgoTarget()
     for artifact in compile_bundle(request).artifacts:
-        with SophgoTarget().open(artifact, tmp_path) as runner:
-            error = relative_error(small_bundle, artifact, runner)
-            assert error < LIMITS[artifact.precision], artifact.component
+        job, weights = job_of(small_bundle, artifact), small_bundle.weights(artifact.component)
+        errors = {}
+        for link, runner in (
+            ("bmodel on the emulator", target.open(artifact, tmp_path)),
+            ("lowered network in the interpreter", target.interpret(job, weights, silent)),
+        ):
+            with runner:
+                errors[link] = relative_error(small_bundle, artifact, runner)
+        assert max(errors.values()) < LIMITS[artifact.precision], (artifact.component, errors)
 
 
 def test_a_bmodel_draws_what_it_is_told(tpu_mlir: TpuMlir, tmp_path: Path) -> None:

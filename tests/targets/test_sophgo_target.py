@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from converter.errors import InputError
@@ -117,6 +118,39 @@ def test_a_failure_leaves_a_repro_folder_and_no_skeleton(
     assert script.count("model_deploy.py --mlir unet.mlir --quantize F16 --chip bm1684x") == 1
     assert json.loads((repro / "versions.json").read_text())["version"] == "1.30.2"
     assert not list((tmp_path / "home" / "cache" / "skeletons").glob("*/*"))
+
+
+def test_what_does_not_fit_into_memory_is_refused_before_it_starts(
+    target: SophgoTarget, weights: Weights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = job(tmp_path, Size(64, 64))
+    memory = psutil.virtual_memory()._replace(available=100_000_000)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
+    events: list[Event] = []
+    with pytest.raises(
+        InputError, match=r"unet 64x64 f16 needs about 0\.4 GB of memory and 0\.1 GB"
+    ):
+        target.compile(one, weights, events.append)
+    assert [event.done for event in events] == [0.0]
+    skeletons = tmp_path / "home" / "cache" / "skeletons"
+    assert list(skeletons.iterdir()) == []
+
+
+def test_what_the_system_killed_is_said_to_need_memory(
+    target: SophgoTarget, weights: Weights, tmp_path: Path
+) -> None:
+    with pytest.raises(ToolchainError, match="was killed, most likely for want of memory"):
+        target.compile(job(tmp_path, Size(64, 64), name="large"), weights, silent)
+    assert not (tmp_path / "home" / "cache" / "failures").exists()
+
+
+def test_a_lowered_network_with_other_ports_is_not_run(
+    target: SophgoTarget, tmp_path: Path
+) -> None:
+    weights = Weights(random_values(0), "weights", file_of(tmp_path, random_values(0)))
+    with pytest.raises(ToolchainError, match=r"takes .'sample'. and gives 1 tensors, where"):
+        target.interpret(job(tmp_path, Size(64, 64)), weights, silent)
+    assert list((tmp_path / "home" / "cache" / "lowered").iterdir()) == []
 
 
 def test_default_precisions(target: SophgoTarget) -> None:
