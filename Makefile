@@ -13,7 +13,7 @@ demo: $(VENV)/installed
 
 # Two files at a time, one thread each: torch's own threads would only wait for each other.
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --durations=20
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=20
 
 lint: $(VENV)/installed
 	$(BIN)/ruff format --check .

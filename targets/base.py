@@ -221,6 +221,11 @@ class Target(ABC):
         del work
         return None
 
+    def predict_interpretation(self, work: Workload) -> tuple[Cost, float] | None:
+        """What `interpret` will cost, and seconds of one run of it; None where there is none."""
+        del work
+        return None
+
     def run_seconds(self, artifact: Artifact, folder: Path) -> float | None:
         """Estimate the seconds of one `infer` here; None where it is too short to matter."""
         del artifact, folder

@@ -19,6 +19,9 @@ takes back at need. (It also counts them for every side that maps them: 10.1 GB 
 512x512, whose file has 3.4 GB.)
 """
 
+from dataclasses import replace
+
+from converter.cost import Cost
 from converter.operations import Activations
 from targets.base import Target, Workload
 from validate.base import EMULATOR_BUDGET
@@ -38,10 +41,29 @@ RUNTIME_PER_BYTE = (6.4, 3.0)
 which torch never holds whole. Half of it is what the first case takes."""
 
 
-def judge_memory(largest: Activations, target: Target, work: Workload) -> int:
+def judge_cost(work: Workload, cases: int, target: Target, largest: Activations) -> Cost | None:
+    """One artifact, itself or by its lowered network; None where nothing of it can be run here."""
+    memory = _memory(largest, target, work)
+    seconds = _seconds(work, cases, target)
+    if seconds is not None:
+        return Cost(memory, seconds=seconds)
+    lowered = target.predict_interpretation(work)
+    if lowered is None:
+        return None
+    opening, run = lowered
+    affordable = min(cases, 1 + int(max(0.0, EMULATOR_BUDGET - opening.seconds) // run))
+    reference = work.operations / OPERATIONS_PER_SECOND
+    return replace(
+        opening,
+        memory=memory + opening.memory,
+        seconds=opening.seconds + affordable * (run + reference),
+    )
+
+
+def _memory(largest: Activations, target: Target, work: Workload) -> int:
     """Bytes that torch, and a target that runs in this process, take at most; without weights.
 
-    A vendor's emulator is a process of its own, and not counted.
+    A vendor's emulator or interpreter is a process of its own, and not counted.
     """
     layer, kernel = TORCH_PER_BYTE
     taken = layer * largest.layer + kernel * largest.kernel
@@ -51,7 +73,7 @@ def judge_memory(largest: Activations, target: Target, work: Workload) -> int:
     return round(PROGRAM + (CONVOLUTIONS if largest.kernel else 0) + taken)
 
 
-def judge_seconds(
+def _seconds(
     work: Workload, cases: int, target: Target, budget: float = EMULATOR_BUDGET
 ) -> float | None:
     """Seconds for as many of the cases as `budget` (seconds) lets an emulator run; None for none.

@@ -118,17 +118,16 @@ def _notes(prepared: Prepared, missing: Mapping[str, str], steps: Sequence[Step]
         require_torch("judging")
     except InputError as e:
         yield f"{e}; or compile with --no-validate"
-    judged = {(s.component, s.size) for s in steps if s.verb == "judge"}
+    judged = [step for step in steps if step.verb == "judge"]
     if judged and prepared.target.chip is not None:
         yield (
             "what the chip's emulator takes in memory while it judges is not predicted; compile "
             "leaves judging out with --no-validate"
         )
-    compiled = [step for step in steps if step.verb == "compile"]
-    if unjudged := [s.label for s in compiled if (s.component, s.size) not in judged]:
+    if lowered := [step.label.removeprefix("judge ") for step in judged if step.spare]:
         yield (
-            f"too slow for the emulator in ten minutes each, so the verdict will be incomplete: "
-            f"{', '.join(label.removeprefix('compile ') for label in unjudged)}"
+            "too slow for the emulator in ten minutes each, so judged by their lowered networks in "
+            f"the compiler's interpreter, which alone is no pass: {', '.join(lowered)}"
         )
     for part, option in missing.items():
         yield f"no {part} in the file and none in these numbers: export takes it from {option} FILE"

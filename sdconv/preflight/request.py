@@ -39,7 +39,8 @@ class Step:
     Verbs are those of the commands, ``trace`` for a template that has to be made, ``gather`` for
     linked weights that a compilation writes to one file, ``bind`` and ``judge``, its end, and
     ``start``, of no component: the start-up of all commands together. A `reused` step finds its
-    result there; its cost is that of finding it.
+    result there; its cost is that of finding it. A `spare` one takes the place of a run on an
+    emulator that would take too long, and is left out where it does not fit.
     """
 
     verb: str
@@ -48,6 +49,7 @@ class Step:
     precision: str
     cost: Cost
     reused: bool = False
+    spare: bool = False
 
     @property
     def label(self) -> str:

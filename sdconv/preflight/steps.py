@@ -14,7 +14,7 @@ from sdconv.preflight.request import PlanRequest, Step
 from targets.base import Target, Workload
 from targets.compile import CompileRequest, jobs_of
 from targets.one_file import is_in_one_file
-from validate.cost import judge_memory, judge_seconds
+from validate.cost import judge_cost
 from validate.scenes import scenes
 
 START_SECONDS = 1.2
@@ -120,14 +120,12 @@ def _judge_steps(prepared: Prepared, works: Mapping[str, list[Workload]]) -> Ite
     for component, mine in works.items():
         cases = len(scenes(component, interfaces[component]))
         for work in mine:
-            seconds = judge_seconds(work, cases, prepared.target)
-            if seconds is not None:
-                job = work.job
-                largest = activations(component, architecture, job.batch, job.size)
-                memory = judge_memory(largest, prepared.target, work)
-                yield Step(
-                    "judge", component, job.size, job.precision, Cost(memory, seconds=seconds)
-                )
+            job = work.job
+            largest = activations(component, architecture, job.batch, job.size)
+            cost = judge_cost(work, cases, prepared.target, largest)
+            if cost is not None:
+                spare = cost.temporary > 0  # only a lowered network has to be made first
+                yield Step("judge", component, job.size, job.precision, cost, spare=spare)
 
 
 def compile_request(request: PlanRequest) -> CompileRequest:

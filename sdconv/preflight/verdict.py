@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import replace
 
+from converter.sizes import Size
 from sdconv.preflight.request import Here, Need, Step, need_of
 from sdconv.preflight.steps import Prepared
 
@@ -12,7 +13,7 @@ def problems(prepared: Prepared, here: Here) -> Iterator[str]:
     """One line for everything that is missing; nothing where the machine can do it."""
     yield from here.missing
     sizes = prepared.request.sizes
-    steps = prepared.steps(sizes)
+    steps = _required(prepared, sizes)
     for step in _largest_of_each_component(steps):
         if step.cost.memory > here.machine.memory:
             yield _memory_problem(step, prepared, here)
@@ -21,13 +22,18 @@ def problems(prepared: Prepared, here: Here) -> Iterator[str]:
     if not lacking:
         return
     for count in range(len(sizes) - 1, 0, -1):
-        fewer = need_of(prepared.steps(sizes[:count]), one_disk=here.one_disk)
+        fewer = need_of(_required(prepared, sizes[:count]), one_disk=here.one_disk)
         if not dict(_lacking(fewer, here)):
             fitting = ",".join(map(str, sizes[:count]))
             lacking = {what: f"{line}; it fits with --sizes {fitting}"
                        for what, line in lacking.items()}  # fmt: skip
             break
     yield from lacking.values()
+
+
+def _required(prepared: Prepared, sizes: tuple[Size, ...]) -> list[Step]:
+    """What has to fit."""
+    return [step for step in prepared.steps(sizes) if not step.spare]
 
 
 def _largest_of_each_component(steps: list[Step]) -> list[Step]:

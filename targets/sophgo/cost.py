@@ -59,6 +59,14 @@ SECONDS_PER_WEIGHT_BYTE = 20e-9
 SEARCH = {"normal": 1.0, "high": 3.0}
 """Times as long, by effort (README: SD1.5's UNet)."""
 
+INTERPRETED_PER_SECOND = 10e9
+"""Additions and multiplications of the interpreter: SD1.5's UNet at 512x512 takes 80 s."""
+INTERPRETED_PER_WEIGHT_BYTE = 1.5
+"""Bytes per byte of float32 weights, tensors included: 5.1 GB for that UNet, whose weights are
+3.44 GB."""
+LOWERING = 0.6
+"""Share of a compilation's time that it takes to the lowered network."""
+
 BIND_MEMORY = (110e6, 3)
 """Bytes of this program, and how many of the largest tensors it holds at a time."""
 BIND_SECONDS = (0.5, 3e-9)
@@ -87,6 +95,17 @@ def compile_memory(precision: str, tensors: int, weights_bytes: int) -> int:
     """Bytes of the vendor's largest program and of what waits for it, for float32 weights."""
     memory = PROCESSES + MEMORY_PER_TENSOR * tensors
     return round(memory + MEMORY_PER_WEIGHT_BYTE[precision] * weights_bytes)
+
+
+def interpretation_cost(work: Workload) -> Cost:
+    """The way to the lowered network with all its weights, and to the interpreter."""
+    compiling = compile_cost(work)
+    memory = max(compiling.memory, PROCESSES + INTERPRETED_PER_WEIGHT_BYTE * work.weights_bytes)
+    return Cost(
+        memory=round(memory),
+        temporary=disk_peak(work.weights_bytes, work.job.precision),
+        seconds=LOWERING * compiling.seconds,
+    )
 
 
 def bind_cost(works: Sequence[Workload]) -> Cost:

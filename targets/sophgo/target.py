@@ -18,7 +18,12 @@ from targets.base import Artifact, CompileJob, Runner, Skeleton, Target, Workloa
 from targets.sophgo.binding import bind, stage_record
 from targets.sophgo.chips import get_chip
 from targets.sophgo.compilation import compile_graph, recipe, unbound
-from targets.sophgo.cost import bind_cost, compile_cost
+from targets.sophgo.cost import (
+    INTERPRETED_PER_SECOND,
+    bind_cost,
+    compile_cost,
+    interpretation_cost,
+)
 from targets.sophgo.emulation_time import emulation_seconds, predicted_seconds
 from targets.sophgo.emulator import EmulatorRunner
 from targets.sophgo.graphs import StaticGraph, find_static_graph, static_graph
@@ -129,6 +134,10 @@ class SophgoTarget(Target):
     def predict_run(self, work: Workload) -> float | None:
         """Estimated seconds of one run on the emulator."""
         return predicted_seconds(work)
+
+    def predict_interpretation(self, work: Workload) -> tuple[Cost, float]:
+        """See `targets.sophgo.cost`."""
+        return interpretation_cost(work), work.operations / INTERPRETED_PER_SECOND
 
     def bind(
         self,

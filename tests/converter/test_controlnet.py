@@ -119,6 +119,7 @@ def test_every_tensor_is_the_one_that_diffusers_takes(files: Files) -> None:
         assert np.array_equal(mine, state[rule.name].numpy()), rule.name
 
 
+@pytest.mark.slow
 def test_it_computes_what_diffusers_computes_and_so_does_the_unet(
     files: Files, bundle: Bundle
 ) -> None:

@@ -26,6 +26,8 @@ from examples.random_checkpoint import write_checkpoint
 from examples.small_models import MODELS
 from tests.converter import reference_models as references
 
+pytestmark = pytest.mark.slow
+
 SIZES = (Size(96, 96), Size(104, 72))
 NEAR = 1e-4
 NEAR_VAE = 3e-4

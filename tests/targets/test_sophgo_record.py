@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from targets.base import ToolchainError
+from targets.sophgo.driver import ordered_inputs
 from targets.sophgo.emulation_time import emulation_seconds
-from targets.sophgo.emulator import check_stage, ordered_inputs
+from targets.sophgo.emulator import check_stage
 from targets.sophgo.graphs import PortAt
 from targets.sophgo.record import CycleModel, DeviceMemory, StageRecord
 from tests.targets.fake_compiler import PROFILE
