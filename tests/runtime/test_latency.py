@@ -1,4 +1,4 @@
-"""A picture's time is that of the runs its sampling loop makes; the defaults are those of the verbs."""
+"""A picture's time is that of its sampling loop's runs; the defaults are those of the verbs."""
 
 from pathlib import Path
 
@@ -59,9 +59,9 @@ def artifacts(made: Bundle, batch: int = 1, target: str = "chip") -> list[Artifa
     ]
 
 
-def manifest(made: Bundle, *lists: list[Artifact]) -> Manifest:
+def manifest(made: Bundle, artifacts: list[Artifact]) -> Manifest:
     interfaces = {name: component.interface for name, component in made.components.items()}
-    return Manifest(Path("a"), Path("b"), interfaces, sum(lists, start=[]))
+    return Manifest(Path("a"), Path("b"), interfaces, artifacts)
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_every_controlnet_makes_another_picture() -> None:
 def test_what_is_missing_is_said_and_what_is_unknown_left_out() -> None:
     made = bundle("sd15")
     short = artifacts(made, target="short")[1:]
-    told = manifest(made, artifacts(made), short)
+    told = manifest(made, [*artifacts(made), *short])
     times, lacking = picture_times(told, made, GUIDED, lambda a: a.predicted_ms)
     assert [time.target for time in times] == ["chip"]
     (line,) = lacking
