@@ -49,6 +49,11 @@ class PictureTime:
         return sum(share.total_ms for share in self.shares)
 
     @property
+    def words(self) -> str:
+        """The whole picture in a user's unit: ``4.78 s``, ``310 ms``."""
+        return f"{self.ms / 1000:.2f} s" if self.ms >= 1000 else f"{self.ms:.3g} ms"
+
+    @property
     def controlnets(self) -> tuple[str, ...]:
         """The ControlNets that are followed."""
         return tuple(s.component for s in self.shares if is_controlnet(s.component))

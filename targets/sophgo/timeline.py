@@ -4,8 +4,9 @@
     Load_56|GDMA_TENSOR|s:23|b:0|g:12|e:423|t:401|dr:0|sz:8192|bw:20.4
 
 The layer, what the instruction does, its first and last cycle; those with a direction (`dr`) move
-data, the others compute. A network that is compiled in parts begins again at 0 after each
-`API_END`. The parts' cycles are milliseconds by their summaries (`flops: ..., runtime: ...ms`).
+data, the others compute; one of each may share a line. A network that is compiled in parts begins
+again at 0 after each `API_END`. The parts' cycles are milliseconds by their summaries (`flops: ...,
+runtime: ...ms`).
 """
 
 import re
@@ -22,24 +23,29 @@ from targets.base import EngineTimes, LayerTime
 KINDS = {
     "Active": "activation",
     "Add": "addition",
+    "AddConst": "addition",
     "Cast": "cast",
     "Concat": "concatenation",
     "Conv2D": "convolution",
+    "Gather": "gather",
     "GroupNorm": "group norm",
     "LayerNorm": "layer norm",
     "Load": "load",
     "MatMul": "matrix product",
     "Mul": "multiplication",
+    "MulConst": "multiplication",
     "Permute": "permutation",
+    "Reshape": "reshape",
     "Softmax": "softmax",
     "Store": "store",
+    "Upsample": "upsampling",
 }
 """The vendor's name of a layer -> a user's words. Others are called as the vendor calls them.
 
 Load and store move data at the edges of a group of layers that work inside local memory.
 """
 
-_INSTRUCTION = re.compile(
+INSTRUCTION = re.compile(
     r"(?P<layer>\w+?)(?:_\d+)?\|\w+\|s:(?P<start>\d+)\|b:\d+\|g:\d+\|e:(?P<end>\d+)\|t:\d+"
     r"(?P<moves>\|dr:)?"
 )
@@ -59,7 +65,7 @@ class Timeline:
         """Read a `compiler_profile_0.txt`; raises ValueError for one that contradicts itself."""
         part, parts, runtimes = _Part(), [], []
         for line in lines:
-            for found in _INSTRUCTION.finditer(line):
+            for found in INSTRUCTION.finditer(line):
                 part.add(found["layer"], int(found["start"]), int(found["end"]), found["moves"])
             if end := _END.search(line):
                 parts.append(part.closed(int(end[1])))
@@ -161,6 +167,12 @@ def _joined(parts: list[_Cycles], runtimes: list[float]) -> Timeline:
         for sums, cycles in ((compute, part.compute), (dma, part.dma_alone)):
             for kind, count in cycles.items():
                 sums[kind] = sums.get(kind, 0.0) + ms * count
-    layers = [LayerTime(kind, compute[kind], dma[kind]) for kind in compute]
-    engines = EngineTimes(sum(compute.values()) - both, both, sum(dma.values()), idle)
+    layers = [LayerTime(kind, _ms(compute[kind]), _ms(dma[kind])) for kind in compute]
+    alone = sum(compute.values()) - both
+    engines = EngineTimes(_ms(alone), _ms(both), _ms(sum(dma.values())), _ms(idle))
     return Timeline(engines, tuple(sorted(layers, key=lambda layer: layer.ms, reverse=True)))
+
+
+def _ms(exact: float) -> float:
+    """To the nanosecond, as the compiler states the runtime."""
+    return round(exact, 6)

@@ -1,5 +1,6 @@
 """Where a run's time goes: made-up instructions, brute force, and a real profile."""
 
+import gzip
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,8 +12,11 @@ from hypothesis import strategies as st
 from converter.bundle import Bundle
 from converter.sizes import Size
 from targets.base import EngineTimes, LayerTime
-from targets.compile import CompileRequest, compile_bundle
-from targets.sophgo.timeline import Timeline
+from targets.compile import CompileRequest, compile_bundle, find_skeletons
+from targets.sophgo.binding import stage_record
+from targets.sophgo.chips import CHIPS
+from targets.sophgo.record import PROFILE_FILE
+from targets.sophgo.timeline import INSTRUCTION, Timeline
 from targets.sophgo.toolchain import TpuMlir
 
 COMPUTE, LOAD, STORE = range(3)
@@ -115,5 +119,39 @@ def test_a_real_unet_adds_up(tpu_mlir: TpuMlir, small_bundle: Bundle, tmp_path: 
         small_bundle.folder, "bm1684x", (Size(64, 64),), tmp_path, components=("unet",)
     )
     (artifact,) = compile_bundle(request).artifacts
-    assert artifact.predicted_ms is not None
+    told = artifact.estimate
+    assert told is not None
+    engines = told.engines
+    parts = (engines.compute_ms, engines.both_ms, engines.dma_ms, engines.idle_ms)
+    nanosecond = 1e-6
+    assert sum(parts) == pytest.approx(artifact.predicted_ms, abs=len(parts) * nanosecond)
+    assert min(parts) >= 0
+    layers = sum(layer.ms for layer in told.layers) + engines.idle_ms
+    assert layers == pytest.approx(artifact.predicted_ms, abs=len(told.layers) * nanosecond)
+    kinds = {layer.kind for layer in told.layers}
+    assert {"convolution", "matrix product", "softmax", "group norm", "load", "store"} <= kinds
+    record = stage_record(tmp_path / artifact.path, artifact.key)
+    assert told.operations == record.cycle_model.flops > 10**8
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("chip", CHIPS)
+def test_no_instruction_of_a_real_profile_is_missed(
+    chip: str, tpu_mlir: TpuMlir, small_bundle: Bundle, tmp_path: Path
+) -> None:
+    request = CompileRequest(
+        small_bundle.folder, chip, (Size(64, 64),), tmp_path, {"vae_decoder": "f16"},
+        components=("vae_decoder",),
+    )  # fmt: skip
+    (artifact,) = compile_bundle(request).artifacts
+    (skeleton,) = find_skeletons(request)
+    profile = gzip.decompress((skeleton / f"{PROFILE_FILE}.gz").read_bytes()).decode()
+    found = [match for line in profile.splitlines() for match in INSTRUCTION.finditer(line)]
+    moves = [match for match in found if match["moves"]]
+    record = stage_record(tmp_path / artifact.path, artifact.key)
+    counted = record.cycle_model
+    assert (len(found) - len(moves), len(moves)) == (counted.computes, counted.moves)
     assert artifact.estimate is not None
+    engines = artifact.estimate.engines
+    parts = (engines.compute_ms, engines.both_ms, engines.dma_ms, engines.idle_ms)
+    assert sum(parts) == pytest.approx(artifact.predicted_ms, abs=4e-6)

@@ -80,8 +80,7 @@ def print_picture_time(time: PictureTime, sampling: str, console: Console) -> No
     shares = " + ".join(f"{s.component} {s.runs} x {s.ms:.4g}" for s in time.shares)
     _say(
         console,
-        f"one picture {time.size} on {time.target}, {sampling}: {time.ms / 1000:.2f} s = {shares} "
-        "ms",
+        f"one picture {time.size} on {time.target}, {sampling}: {time.words} = {shares} ms",
     )
 
 
