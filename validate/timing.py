@@ -6,12 +6,10 @@ import re
 import signal
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
-
-import psutil
 
 from converter.bundle import Bundle
 from converter.progress import Event, Progress
@@ -32,13 +30,13 @@ class Timing:
     """Milliseconds of every run but the first, which warms up.
 
     `peak` is the largest number of bytes in memory of the process that ran it, mapped weights,
-    inputs and Python included; `threads` how many compute.
+    inputs and Python included; `cores_used` its processor time by the time that passed.
     """
 
     artifact: Artifact
     runs_ms: tuple[float, ...]
     peak: int
-    threads: int
+    cores_used: float
 
     @property
     def median_ms(self) -> float:
@@ -160,24 +158,20 @@ def _child(
     open_target: OpenTarget,
 ) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
-    process = psutil.Process()
-    before = process.num_threads()
+    times = []
     try:
         with open_target(artifact.target).open(artifact, folder) as runner:
             runner.infer(inputs)
-            threads = process.num_threads() - before + 1  # this one computes with those it started
-            times = tuple(_run_ms(lambda: runner.infer(inputs), repeat))
+            begun, used = time.perf_counter(), time.process_time()
+            for _ in range(repeat):
+                started = time.perf_counter()
+                runner.infer(inputs)
+                times.append((time.perf_counter() - started) * 1e3)
+            cores = (time.process_time() - used) / (time.perf_counter() - begun)
     except ToolchainError as e:
         sender.send(e)
     else:
-        sender.send(Timing(artifact, times, _peak(), threads))
-
-
-def _run_ms(run: Callable[[], object], repeat: int) -> Iterator[float]:
-    for _ in range(repeat):
-        started = time.perf_counter()
-        run()
-        yield (time.perf_counter() - started) * 1e3
+        sender.send(Timing(artifact, tuple(times), _peak(), cores))
 
 
 def _peak() -> int:

@@ -28,7 +28,8 @@ def test_a_job_is_compiled_once(target: SophgoTarget, weights: Weights, tmp_path
     assert first.estimate.memory == DeviceMemory(1, 2, 3)
     assert (first.estimate.loaded, first.estimate.stored) == (15185860, 1245712)
     (layer,) = first.estimate.layers
-    assert (layer.kind, layer.compute_ms) == ("convolution", pytest.approx(144e-6))
+    assert layer.kind == "convolution"
+    assert layer.compute_ms == 144e-6
     assert sorted(file.name for file in first.path.iterdir()) == [
         "compile.log", "compiler_profile_0.txt.gz", "inputs.json", BMODEL_FILE, "skeleton.json",
         "weights.json",

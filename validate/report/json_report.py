@@ -66,7 +66,7 @@ def measured_to_json(measured: Measured) -> dict[str, Any]:
                 "ms": t.median_ms,
                 "runs_ms": list(t.runs_ms),
                 "peak": t.peak,
-                "threads": t.threads,
+                "cores_used": t.cores_used,
             }
             for t in measured.timings
         ],

@@ -12,6 +12,9 @@ from validate.timing import Measured
 
 STYLES = {Verdict.PASS: "green", Verdict.FAIL: "bold red", Verdict.INCOMPLETE: "yellow"}
 
+BUSY = 0.8
+"""Cores used below which a run that only computes was kept waiting."""
+
 
 def print_report(report: Report, console: Console) -> None:
     """Print every artifact's worst case, then the verdict in words."""
@@ -57,18 +60,21 @@ def print_measured(measured: Measured, console: Console) -> None:
     """Print what was measured: a table of artifacts, then each picture in one line."""
     _say(
         console,
-        f"measured here, {measured.processor}, {measured.cores} cores, each artifact alone in a "
-        "process after a run to warm up:",
+        f"measured here, {measured.processor}, {measured.cores} cores, as many threads as the "
+        "library chooses; each artifact alone in a process, after a run to warm up (cores: "
+        "processor time by time):",
     )
     table = _table("artifact")
     table.add_column("target")
-    for column in ("median ms", "least", "most", "runs", "threads", "peak MB"):
+    for column in ("median ms", "least", "most", "runs", "cores", "peak MB"):
         table.add_column(column, justify="right")
     for t in measured.timings:
         times = (f"{ms:.1f}" for ms in (t.median_ms, min(t.runs_ms), max(t.runs_ms)))
-        counts = (str(len(t.runs_ms)), str(t.threads), f"{t.peak / 1e6:.0f}")
+        counts = (str(len(t.runs_ms)), f"{t.cores_used:.1f}", f"{t.peak / 1e6:.0f}")
         table.add_row(_name(t.artifact), t.artifact.target, *times, *counts)
     console.print(table)
+    if any(t.cores_used < BUSY for t in measured.timings):
+        _say(console, "other work kept the cores busy: measure again when they are idle")
     for time in measured.pictures:
         print_picture_time(time, measured.sampling, console)
     for lacking in measured.lacking:
