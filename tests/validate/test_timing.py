@@ -4,10 +4,12 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from converter.bundle import Bundle
 from converter.progress import silent
@@ -19,7 +21,8 @@ from targets.base import Artifact, Runner, ToolchainError
 from targets.compile import CompileRequest, compile_bundle
 from targets.manifest import Manifest
 from tests.validate.fakes import FakeTarget, Place
-from validate.timing import OpenTarget, measured_latency
+from validate.report.terminal import print_measured
+from validate.timing import Measured, OpenTarget, Timing, measured_latency
 
 HUNDRED_MB = 100 << 20
 
@@ -123,3 +126,17 @@ def test_bench_measures_onnxruntime(
     ms = {component: artifact["ms"] for component, artifact in by_component.items()}
     expected = ms["text_encoder"] + 2 * ms["unet"] + ms["vae_decoder"]
     assert picture["ms"] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("cores_used", [0.3, 1.9])
+def test_a_busy_machine_is_said(place: Place, cores_used: float) -> None:
+    manifest, _ = here(place, "unet")
+    timing = Timing(manifest.artifacts[0], (20.0, 10.0, 90.0), HUNDRED_MB, cores_used)
+    console = Console(file=StringIO(), width=80)
+    print_measured(Measured("a processor", 2, [timing], "4 steps", [], ["no unet"]), console)
+    assert isinstance(console.file, StringIO)
+    said = console.file.getvalue()
+    (row,) = (line.split() for line in said.splitlines() if line.startswith("unet 128x64 f16"))
+    assert row[3:] == ["fake", "20.0", "10.0", "90.0", "3", f"{cores_used}", "105"]
+    assert ("other work kept the cores busy" in said) == (cores_used < 1)
+    assert "no time of a picture: no unet" in said
