@@ -62,6 +62,16 @@ class PictureRequest:
         """Whether the UNet runs twice a step, unless it is told the guidance (a full LCM's)."""
         return self.guidance > 1
 
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """Scheduler, steps and guidance, as `Bundle.sampling` has them."""
+        return {"scheduler": self.scheduler, "steps": self.steps, "guidance": self.guidance}
+
+    @property
+    def sampling_sentence(self) -> str:
+        """In words: ``4 steps of lcm, guidance 1``."""
+        return f"{self.steps} steps of {self.scheduler}, guidance {self.guidance:g}"
+
     def command(self) -> list[str]:
         """Return the options of `generate` and `validate` that ask for this."""
         words = ["--prompt", self.prompt]
@@ -77,10 +87,8 @@ class PictureRequest:
     def sentence(self) -> str:
         """In words: ``"a red circle", 4 steps of lcm, guidance 1, seed 0``."""
         negative = f', without "{self.negative}"' if self.guided and self.negative else ""
-        return (
-            f'"{self.prompt}"{negative}, {self.steps} steps of {self.scheduler}, '
-            f"guidance {self.guidance:g}, seed {self.seed}"
-            + "".join(f", {hint.component} on {hint.path.name}" for hint in self.hints)
+        return f'"{self.prompt}"{negative}, {self.sampling_sentence}, seed {self.seed}' + "".join(
+            f", {hint.component} on {hint.path.name}" for hint in self.hints
         )
 
 

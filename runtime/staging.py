@@ -91,8 +91,13 @@ def _pipeline(networks: dict[str, Network], bundle: Bundle, size: Size) -> Pipel
         bundle.architecture["vae"]["scaling_factor"],
         bundle.prediction_type,
         bundle.zero_terminal_snr,
-        PromptRules(_padding(bundle), bundle.words, zero_negative=bundle.family == SDXL.name),
+        PromptRules(_padding(bundle), bundle.words, zero_negative(bundle)),
     )
+
+
+def zero_negative(bundle: Bundle) -> bool:
+    """Whether no negative prompt means zeros: no text encoder runs for it."""
+    return bundle.family == SDXL.name
 
 
 def _padding(bundle: Bundle) -> dict[str, int]:

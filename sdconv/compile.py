@@ -39,6 +39,8 @@ def compile_(
     from converter.sizes import parse_sizes
     from sdconv.console import err, out, progress_bar
     from targets.compile import CompileRequest, compile_bundle, parse_precisions
+    from validate.latency import predicted_latency
+    from validate.report.terminal import print_latency
 
     request = CompileRequest(
         bundle=bundle,
@@ -51,16 +53,15 @@ def compile_(
         effort=effort,
     )
     with progress_bar() as progress:
-        manifest = compile_bundle(request, progress)
+        manifest = compile_bundle(request, progress).of_target(target)
     for artifact in manifest.artifacts:
-        if artifact.target != target:
-            continue
         facts = [artifact.component, str(artifact.size or "any size"), artifact.precision]
-        if artifact.predicted_ms is not None:
-            facts.append(f"{artifact.predicted_ms:.2f} ms predicted on {artifact.chip}")
         facts.append(f"reused ({artifact.why})" if artifact.reused else artifact.how)
         line = f"{output / artifact.path}: {', '.join(facts)}"
         out.print(line, highlight=False, markup=False, soft_wrap=True)
+    latency = predicted_latency(manifest, manifest.load_bundle())
+    if latency is not None:
+        print_latency(latency, out)
     if no_validate:
         err.print("not judged (--no-validate): run 'sdconv validate' before you trust these")
         return

@@ -8,6 +8,7 @@ import sys
 
 import typer
 
+from sdconv.bench import bench
 from sdconv.compile import compile_
 from sdconv.export import export
 from sdconv.generate import generate
@@ -34,6 +35,7 @@ app.command("export")(export)
 app.command("compile")(compile_)
 app.command("validate")(validate)
 app.command("generate")(generate)
+app.command("bench")(bench)
 app.command("targets")(targets)
 app.command("ui")(ui)
 app.add_typer(skeleton_app, name="skeleton")

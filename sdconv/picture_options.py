@@ -58,24 +58,22 @@ def picture_request(
     seed: int,
     hints: Sequence[str] | None,
 ) -> PictureRequest:
-    """What to draw: options not given are the bundle's recommendation, else the usual ones.
+    """What to draw; see `runtime.advice` for the options that are not given.
 
-    A recommendation holds together, so another scheduler than its own sets it aside. Raises
-    InputError where the artifacts or their bundle cannot be read.
+    Raises InputError where the artifacts or their bundle cannot be read.
     """
+    from runtime.advice import sampling_options
     from runtime.hints import HintFile
     from runtime.sampling import PictureRequest
     from sdconv.console import out
     from targets.manifest import Manifest
 
-    given = {"scheduler": scheduler, "steps": steps, "guidance": guidance}
-    asked = {name: value for name, value in given.items() if value is not None}
-    chosen: dict[str, Any] = asked
-    if len(asked) < len(given):
+    chosen: dict[str, Any] = {"scheduler": scheduler, "steps": steps, "guidance": guidance}
+    if None in chosen.values():
         advice = Manifest.load(artifacts).load_bundle(bundle).sampling
-        if advice is not None and scheduler in (None, advice["scheduler"]):
+        chosen, followed = sampling_options(advice, **chosen)
+        if advice is not None and followed:
             out.print(sentence(advice), highlight=False, markup=False, soft_wrap=True)
-            chosen = {**{name: advice[name] for name in given}, **asked}
     read = tuple(HintFile.parse(hint) for hint in hints or ())
     return PictureRequest(prompt, negative, seed=seed, hints=read, **chosen)
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from converter.cost import Cost
 from converter.progress import Progress
@@ -69,12 +69,86 @@ class Workload:
 
 
 @dataclass(frozen=True)
+class EngineTimes:
+    """How a chip's engines share a run, in milliseconds that add up to it.
+
+    `compute_ms`: it computes and no data moves (DMA rests); `dma_ms`: data moves and nothing
+    computes; `both_ms`: both at once; `idle_ms`: neither.
+    """
+
+    compute_ms: float
+    both_ms: float
+    dma_ms: float
+    idle_ms: float
+
+
+@dataclass(frozen=True)
+class LayerTime:
+    """What the layers of one kind take of a run, in milliseconds.
+
+    `compute_ms`: they compute, whether or not data moves meanwhile; `dma_ms`: their data moves and
+    nothing computes. Over all kinds, and with the idle time, these add up to the run.
+    """
+
+    kind: str
+    compute_ms: float
+    dma_ms: float
+
+    @property
+    def ms(self) -> float:
+        """Both together."""
+        return self.compute_ms + self.dma_ms
+
+
+@dataclass(frozen=True)
+class DeviceMemory:
+    """Bytes on the device: weights, instructions, and tensors while it runs."""
+
+    weights: int
+    instructions: int
+    runtime: int
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.weights + self.instructions + self.runtime
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Where a compiler says that the time of a run goes, and what the run needs; not measured.
+
+    `loaded` and `stored` are bytes from and to device memory in one run, `operations` the
+    arithmetic operations. `layers` has the longest first.
+    """
+
+    engines: EngineTimes
+    layers: tuple[LayerTime, ...]
+    operations: int
+    loaded: int
+    stored: int
+    memory: DeviceMemory
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "Estimate":
+        """Read what `dataclasses.asdict` gives."""
+        return cls(
+            **{
+                **data,
+                "engines": EngineTimes(**data["engines"]),
+                "layers": tuple(LayerTime(**layer) for layer in data["layers"]),
+                "memory": DeviceMemory(**data["memory"]),
+            }
+        )
+
+
+@dataclass(frozen=True)
 class Skeleton:
     """What a compiler made of a job: instructions and memory map, in one cache entry.
 
     `weights_key` is None when no weight value went into it; otherwise it was compiled with
     those weights and serves no others. `predicted_ms` is the compiler's own estimate of one run
-    on the device, in milliseconds.
+    on the device, in milliseconds, and `estimate` where they go; None where it says nothing.
     """
 
     job: CompileJob
@@ -84,6 +158,7 @@ class Skeleton:
     predicted_ms: float | None
     reused: bool
     why: str
+    estimate: Estimate | None = None
 
     def artifact_key(self, weights: WeightSource) -> str:
         """Content hash of what an artifact of this skeleton and these weights is made from."""
@@ -96,7 +171,8 @@ class Artifact:
 
     `path` and `files` (everything needed beside it) are relative to the artifacts' folder.
     `how` is "bound" or "compiled with weights"; `key` is the content hash of what it was made
-    from, `weights_key` that of its weights, `blake3` that of the file at `path`.
+    from, `weights_key` that of its weights, `blake3` that of the file at `path`; `predicted_ms`
+    and `estimate` are the skeleton's.
     """
 
     component: str
@@ -114,6 +190,12 @@ class Artifact:
     why: str
     how: str
     predicted_ms: float | None
+    estimate: Estimate | None = None
+
+    @property
+    def label(self) -> str:
+        """In a user's words: ``unet 512x512 f16``."""
+        return " ".join(str(p) for p in (self.component, self.size, self.precision) if p)
 
 
 class Runner(ABC):

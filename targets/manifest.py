@@ -1,7 +1,7 @@
 """`manifest.json`: what lies in an artifacts' folder, and what it was made from (schema 1)."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from converter.errors import InputError
 from converter.files import read_json, write_json
 from converter.interface import Interface
 from converter.sizes import Size
-from targets.base import Artifact
+from targets.base import Artifact, Estimate
 
 MANIFEST_FILE = "manifest.json"
 
@@ -18,13 +18,15 @@ MANIFEST_FILE = "manifest.json"
 def artifact_to_json(artifact: Artifact) -> dict[str, Any]:
     """As plain JSON values; the size as ``WIDTHxHEIGHT`` or null."""
     size = None if artifact.size is None else str(artifact.size)
-    return {**artifact.__dict__, "size": size, "files": list(artifact.files)}
+    return {**asdict(artifact), "size": size, "files": list(artifact.files)}
 
 
 def artifact_from_json(data: Mapping[str, Any]) -> Artifact:
-    """Read what `artifact_to_json` wrote."""
+    """Read what `artifact_to_json` wrote; earlier versions wrote no estimate."""
     size = None if data["size"] is None else Size.parse(data["size"])
-    return Artifact(**{**data, "size": size, "files": tuple(data["files"])})
+    estimate = data.get("estimate")
+    read = None if estimate is None else Estimate.from_json(estimate)
+    return Artifact(**{**data, "size": size, "files": tuple(data["files"]), "estimate": read})
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,17 @@ class Manifest:
                 if not (folder / name).is_file():
                     raise InputError(f"{folder / name}: missing: run the same compile again")
         return manifest
+
+    def of_target(self, target: str) -> "Manifest":
+        """The same folder with the artifacts of one target; raises InputError without any."""
+        mine = [a for a in self.artifacts if a.target == target]
+        if not mine:
+            names = ", ".join(dict.fromkeys(a.target for a in self.artifacts)) or "nothing"
+            raise InputError(
+                f"{self.folder}: nothing for target {target!r}: compile for it, or choose one of "
+                f"{names}"
+            )
+        return replace(self, artifacts=mine)
 
     def load_bundle(self, moved_to: Path | None = None) -> Bundle:
         """Load the bundle these were compiled from; raises InputError if it is not there."""

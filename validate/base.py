@@ -14,6 +14,7 @@ from pathlib import Path
 
 from converter.sizes import Size
 from converter.weights import Array
+from validate.latency import Latency
 
 EMULATOR_BUDGET = 600.0
 """Seconds that one artifact may take on an emulator, unless the user says otherwise."""
@@ -183,6 +184,7 @@ class Report:
     """Everything a validation found out: what the HTML, the JSON and the terminal show.
 
     `versions` are by the step they belong to (export, compile, validate), then by package.
+    `latency` is None where no compiler predicts any.
     """
 
     artifacts: Path
@@ -193,6 +195,7 @@ class Report:
     versions: Mapping[str, Mapping[str, str]]
     commands: Sequence[str]
     created: str
+    latency: Latency | None = None
 
     @property
     def verdict(self) -> Verdict:

@@ -12,11 +12,10 @@ import numpy as np
 
 from converter.bundle import Bundle
 from converter.cache import content_key
-from converter.components import TEXT_ENCODERS
 from converter.errors import InputError
 from converter.progress import Event
 from converter.sizes import Size
-from runtime.conditioning import is_told_guidance
+from runtime.latency import runs_per_picture
 from runtime.sampling import PictureRequest, Pipeline
 from runtime.staging import (
     chosen_artifacts,
@@ -46,7 +45,6 @@ class Sitting:
     target: str
     size: Size
     artifacts: dict[str, Artifact]
-    is_told_guidance: bool
     drawn: CaseStore
     reference: CaseStore
 
@@ -121,7 +119,6 @@ def _sitting(
         target,
         size,
         artifacts,
-        is_told_guidance(manifest.interfaces["unet"]),
         drawn=CaseStore(folder / target / f"picture-{size}", content_key(here)),
         reference=CaseStore(folder / "reference" / f"picture-{size}", content_key(made_from)),
     )
@@ -150,7 +147,7 @@ def _draw(
 
     if not sitting.drawn.has(case):
         bench.progress(Event(stage, 0))
-        hindrance = _hindrance(sitting, request, target, bench)
+        hindrance = _hindrance(sitting, bundle, request, target, bench)
         if hindrance is not None:
             bench.progress(Event(stage, 1, f"{sitting.label}: {hindrance.sentence}"))
             return hindrance
@@ -181,20 +178,17 @@ def _save(
 
 
 def _hindrance(
-    sitting: Sitting, request: PictureRequest, target: Target, bench: Bench
+    sitting: Sitting, bundle: Bundle, request: PictureRequest, target: Target, bench: Bench
 ) -> Ruling | None:
     """Return the ruling on a picture whose emulator is missing or has no time for it."""
     try:
         target.check_ready()
     except ToolchainError as e:
         return Ruling(Verdict.INCOMPLETE, f"not drawn: {e}")
-    prompts = 2 if request.guided and not sitting.is_told_guidance else 1
-    runs = dict.fromkeys(sitting.artifacts, prompts * request.steps)  # of the denoisers
-    runs |= {**dict.fromkeys(TEXT_ENCODERS, prompts), "vae_decoder": 1}
+    runs = runs_per_picture(bundle, sitting.artifacts, request)
     seconds = 0.0
     for component, artifact in sitting.artifacts.items():
-        once = target.run_seconds(artifact, bench.folder) or 0.0
-        seconds += once * -(-runs[component] // artifact.batch)
+        seconds += runs[component] * (target.run_seconds(artifact, bench.folder) or 0.0)
     if seconds <= bench.emulator_budget:
         return None
     return too_slow("not drawn", seconds, bench)

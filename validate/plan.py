@@ -38,8 +38,7 @@ class Subject:
     @property
     def label(self) -> str:
         """In a user's words: ``unet 512x512 f16``."""
-        a = self.artifact
-        return " ".join(str(part) for part in (a.component, a.size, a.precision) if part)
+        return self.artifact.label
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from targets.manifest import Manifest
 from targets.registry import get_target
 from validate.base import EMULATOR_BUDGET, Report, Result
 from validate.judge import ComponentJudge
+from validate.latency import predicted_latency
 from validate.picture import draw_pictures
 from validate.plan import plan
 from validate.references import OpenReference, References, open_torch_reference
@@ -125,6 +126,7 @@ def _report(
         },
         commands=_commands(request, manifest, bundle),
         created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        latency=predicted_latency(manifest, bundle, request.picture),
     )
 
 

@@ -30,7 +30,7 @@ from targets.sophgo.chips import Chip
 from targets.sophgo.cost import compile_memory, disk_peak
 from targets.sophgo.graphs import StaticGraph
 from targets.sophgo.packing import learning, placeholders
-from targets.sophgo.record import StageRecord
+from targets.sophgo.record import PROFILE_FILE, StageRecord
 from targets.sophgo.repro import keep_repro
 from targets.sophgo.toolchain import TpuMlir
 
@@ -41,7 +41,6 @@ BMODEL_FILE = "model.bmodel"
 UNBOUND_FILE = "unbound.txt"
 TAPE_FILE = "placeholders"
 LOG_FILE = "compile.log"
-PROFILE_FILE = "compiler_profile_0.txt"
 
 TOP_PASSES = ("--struct-optimize", "--shape-infer", "--canonicalize", "--extra-optimize")
 """What `mlir_opt_for_top` of the vendor's `mlir_shell.py` runs on a freshly imported graph."""
@@ -288,12 +287,14 @@ def _keep_record(
 ) -> None:
     """Write what the compiler says of its work, and move its logs out of the working folder."""
     try:
-        profile = (work / PROFILE_FILE).read_text(errors="replace")
         info = toolchain.describe(work / BMODEL_FILE)
-        record = StageRecord.of(job.component, graph, job.precision, profile, info)
+        record = StageRecord.of(job.component, graph, job.precision, work / PROFILE_FILE, info)
     except (OSError, ValueError) as e:
         raise ToolchainError(f"{job.label}: the compiler's report cannot be read: {e}") from e
     record.save(folder)
-    with gzip.open(folder / f"{PROFILE_FILE}.gz", "wt") as packed:  # up to 14 MB for a UNet
-        packed.write(profile)
+    with (
+        (work / PROFILE_FILE).open("rb") as profile,  # up to 14 MB for a UNet
+        gzip.open(folder / f"{PROFILE_FILE}.gz", "wb") as packed,
+    ):
+        shutil.copyfileobj(profile, packed)
     (work / LOG_FILE).rename(folder / LOG_FILE)

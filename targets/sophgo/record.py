@@ -1,14 +1,21 @@
 """What the compiler says about a skeleton: ports, cycle model, device memory (`skeleton.json`)."""
 
+import gzip
 import json
 import re
-from dataclasses import asdict, dataclass
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from targets.base import DeviceMemory, Estimate
 from targets.sophgo.graphs import PortAt, StaticGraph
+from targets.sophgo.timeline import Timeline
 
 RECORD_FILE = "skeleton.json"
+PROFILE_FILE = "compiler_profile_0.txt"
+"""As the compiler calls it; kept in a skeleton with gzip."""
 
 _RUNTIME = re.compile(r"flops: (\d+), runtime: ([\d.]+)ms")
 _API_END = re.compile(r"API_END total_cycle:(\d+)\|b:(\d+)\|g:(\d+)")
@@ -33,11 +40,9 @@ class CycleModel:
     stored: int
 
     @classmethod
-    def parse(cls, profile: str) -> "CycleModel":
-        """Read a `compiler_profile_0.txt`; raises ValueError when its summary is missing."""
-        runtimes, ends, moved = (
-            pattern.findall(profile) for pattern in (_RUNTIME, _API_END, _MOVED)
-        )
+    def parse(cls, profile: Iterable[str]) -> "CycleModel":
+        """Read the lines of a `PROFILE_FILE`; raises ValueError when its summary is missing."""
+        runtimes, ends, moved = _found(profile, (_RUNTIME, _API_END, _MOVED))
         if not runtimes or not ends or not moved:
             raise ValueError("no summary of cycles, bytes and runtime in the compiler's profile")
         return cls(
@@ -51,26 +56,32 @@ class CycleModel:
         )
 
 
-@dataclass(frozen=True)
-class DeviceMemory:
-    """Bytes on the device: weights, instructions, and tensors while it runs."""
+def _found(
+    lines: Iterable[str], patterns: Sequence[re.Pattern[str]]
+) -> list[list[tuple[str, ...]]]:
+    """The groups of every line that matches, by pattern."""
+    groups: list[list[tuple[str, ...]]] = [[] for _ in patterns]
+    for line in lines:
+        for pattern, found in zip(patterns, groups, strict=True):
+            if match := pattern.search(line):
+                found.append(match.groups())
+    return groups
 
-    weights: int
-    instructions: int
-    runtime: int
 
-    @classmethod
-    def parse(cls, info: str) -> "DeviceMemory":
-        """Read the output of ``model_tool --info``; raises ValueError."""
-        found = _MEMORY.search(info)
-        if found is None:
-            raise ValueError("no device memory in the output of model_tool --info")
-        return cls(*map(int, found.groups()))
+def device_memory(info: str) -> DeviceMemory:
+    """Read the output of ``model_tool --info``; raises ValueError."""
+    found = _MEMORY.search(info)
+    if found is None:
+        raise ValueError("no device memory in the output of model_tool --info")
+    return DeviceMemory(*map(int, found.groups()))
 
 
 @dataclass(frozen=True)
 class StageRecord:
-    """One compiled network: what it is called, takes and gives, costs and needs."""
+    """One compiled network: what it is called, takes and gives, costs and needs.
+
+    `timeline` is None in records of earlier versions.
+    """
 
     network: str
     inputs: tuple[PortAt, ...]
@@ -78,19 +89,39 @@ class StageRecord:
     precision: str
     cycle_model: CycleModel
     device_memory: DeviceMemory
+    timeline: Timeline | None = None
 
     @classmethod
     def of(
-        cls, network: str, graph: StaticGraph, precision: str, profile: str, info: str
+        cls, network: str, graph: StaticGraph, precision: str, profile: Path, info: str
     ) -> "StageRecord":
-        """Gather the record from the compiler's outputs; raises ValueError."""
+        """Gather the record from the compiler's outputs; raises OSError and ValueError."""
+        with profile.open(errors="replace") as lines:
+            cycle_model = CycleModel.parse(lines)
+        with profile.open(errors="replace") as lines:
+            timeline = Timeline.read(lines)
         return cls(
             network,
             graph.inputs,
             graph.outputs,
             precision,
-            CycleModel.parse(profile),
-            DeviceMemory.parse(info),
+            cycle_model,
+            device_memory(info),
+            timeline,
+        )
+
+    @property
+    def estimate(self) -> Estimate | None:
+        """What other rooms are told of it."""
+        if self.timeline is None:
+            return None
+        return Estimate(
+            engines=self.timeline.engines,
+            layers=self.timeline.layers,
+            operations=self.cycle_model.flops,
+            loaded=self.cycle_model.loaded,
+            stored=self.cycle_model.stored,
+            memory=self.device_memory,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -100,6 +131,7 @@ class StageRecord:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "StageRecord":
         """Read what `to_json` wrote."""
+        timeline = data.get("timeline")
         return cls(
             network=data["network"],
             inputs=tuple(map(PortAt.from_json, data["inputs"])),
@@ -107,6 +139,7 @@ class StageRecord:
             precision=data["precision"],
             cycle_model=CycleModel(**data["cycle_model"]),
             device_memory=DeviceMemory(**data["device_memory"]),
+            timeline=None if timeline is None else Timeline.from_json(timeline),
         )
 
     def save(self, folder: Path) -> None:
@@ -117,3 +150,16 @@ class StageRecord:
     def load(cls, folder: Path) -> "StageRecord":
         """Read the record of a skeleton."""
         return cls.from_json(json.loads((folder / RECORD_FILE).read_text()))
+
+    def with_timeline(self, folder: Path) -> "StageRecord":
+        """Read the timeline that an earlier version left out from the profile it kept.
+
+        Where that cannot be read, there is none.
+        """
+        if self.timeline is not None:
+            return self
+        try:
+            with gzip.open(folder / f"{PROFILE_FILE}.gz", "rt", errors="replace") as lines:
+                return replace(self, timeline=Timeline.read(lines))
+        except (OSError, EOFError, zlib.error, ValueError):
+            return self

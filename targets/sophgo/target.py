@@ -76,10 +76,20 @@ class SophgoTarget(Target):
             note = f"{job.label}: compiled with its weights, for others do not fit it: {reason}"
             progress(Event(f"compile {job.label}", 1.0, note))
             made, weights_key = self._make(job, weights, progress), weights.key
-        predicted_ms = StageRecord.load(made.path).cycle_model.runtime_ms
+        record = StageRecord.load(made.path).with_timeline(made.path)
+        predicted_ms = record.cycle_model.runtime_ms
         note = f"{job.label}: {predicted_ms:.4g} ms on {self.name} by the compiler; {made.why}"
         progress(Event(f"compile {job.label}", 1.0, note))
-        return Skeleton(job, made.key, made.path, weights_key, predicted_ms, made.reused, made.why)
+        return Skeleton(
+            job,
+            made.key,
+            made.path,
+            weights_key,
+            predicted_ms,
+            made.reused,
+            made.why,
+            record.estimate,
+        )
 
     def _make(self, job: CompileJob, weights: WeightSource | None, progress: Progress) -> Made:
         """A cache entry: a skeleton, or with `weights` a bmodel that serves those alone."""
@@ -171,6 +181,7 @@ class SophgoTarget(Target):
                 why=skeleton.why,
                 how="bound" if skeleton.weights_key is None else "compiled with weights",
                 predicted_ms=skeleton.predicted_ms,
+                estimate=skeleton.estimate,
             )
             for skeleton in skeletons
         ]

@@ -1,17 +1,20 @@
 """Reading the compiler's reports, and the time that the emulator is expected to take."""
 
+import gzip
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from targets.base import ToolchainError
+from targets.base import DeviceMemory, ToolchainError
 from targets.sophgo.driver import ordered_inputs
 from targets.sophgo.emulation_time import emulation_seconds
 from targets.sophgo.emulator import check_stage
 from targets.sophgo.graphs import PortAt
-from targets.sophgo.record import CycleModel, DeviceMemory, StageRecord
+from targets.sophgo.record import PROFILE_FILE, RECORD_FILE, CycleModel, StageRecord, device_memory
+from targets.sophgo.timeline import Timeline
 from tests.targets.fake_compiler import PROFILE
 
 INFO = """\
@@ -26,13 +29,14 @@ RECORD = StageRecord(
     inputs=(PortAt("sample", "float32", (1, 4, 8, 8)), PortAt("tokens", "int32", (1, 77))),
     outputs=(PortAt("noise_pred", "float32", (1, 4, 8, 8)),),
     precision="f16",
-    cycle_model=CycleModel.parse(PROFILE),
-    device_memory=DeviceMemory.parse(INFO),
+    cycle_model=CycleModel.parse(PROFILE.splitlines()),
+    device_memory=device_memory(INFO),
+    timeline=Timeline.read(PROFILE.splitlines()),
 )
 
 
 def test_the_summary_of_a_profile() -> None:
-    model = CycleModel.parse(PROFILE)
+    model = CycleModel.parse(PROFILE.splitlines())
     assert model.runtime_ms == 1.255343
     assert model.flops == 126177152
     assert (model.cycles, model.computes, model.moves) == (1255343, 11580, 1452)
@@ -40,25 +44,45 @@ def test_the_summary_of_a_profile() -> None:
 
 
 def test_parts_of_a_network_add_up() -> None:
-    twice = CycleModel.parse(PROFILE + PROFILE)
+    twice = CycleModel.parse([*PROFILE.splitlines()] * 2)
     assert twice.runtime_ms == pytest.approx(2 * 1.255343)
     assert twice.loaded == 2 * 15185860
 
 
 def test_a_report_without_a_summary_is_refused() -> None:
     with pytest.raises(ValueError, match="no summary"):
-        CycleModel.parse(PROFILE.replace("runtime:", "time:"))
+        CycleModel.parse(PROFILE.replace("runtime:", "time:").splitlines())
     with pytest.raises(ValueError, match="no device memory"):
-        DeviceMemory.parse("device mem size: 3")
+        device_memory("device mem size: 3")
 
 
 def test_device_memory() -> None:
-    assert DeviceMemory.parse(INFO) == DeviceMemory(15618048, 1527040, 577536)
+    assert device_memory(INFO) == DeviceMemory(15618048, 1527040, 577536)
 
 
 def test_a_record_survives_its_file(tmp_path: Path) -> None:
     RECORD.save(tmp_path)
     assert StageRecord.load(tmp_path) == RECORD
+
+
+def test_an_earlier_versions_record_is_completed_from_its_profile(tmp_path: Path) -> None:
+    older = {name: v for name, v in RECORD.to_json().items() if name != "timeline"}
+    (tmp_path / RECORD_FILE).write_text(json.dumps(older))
+    with gzip.open(tmp_path / f"{PROFILE_FILE}.gz", "wt") as packed:
+        packed.write(PROFILE)
+    assert StageRecord.load(tmp_path).estimate is None
+    assert StageRecord.load(tmp_path).with_timeline(tmp_path) == RECORD
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no gzip", gzip.compress(b"no profile")])
+def test_where_that_cannot_be_read_there_is_no_estimate(
+    content: bytes | None, tmp_path: Path
+) -> None:
+    if content is not None:
+        (tmp_path / f"{PROFILE_FILE}.gz").write_bytes(content)
+    older = replace(RECORD, timeline=None)
+    assert older.with_timeline(tmp_path) == older
+    assert older.estimate is None
 
 
 @pytest.mark.parametrize("precision", ["f32", "f16", "bf16"])

@@ -12,7 +12,7 @@ import pytest
 from converter.errors import InputError
 from converter.progress import Event, silent
 from converter.sizes import Size
-from targets.base import ToolchainError
+from targets.base import DeviceMemory, ToolchainError
 from targets.sophgo.chips import CHIPS
 from targets.sophgo.compilation import BMODEL_FILE, recipe, steps
 from targets.sophgo.target import SophgoTarget
@@ -25,6 +25,12 @@ def test_a_job_is_compiled_once(target: SophgoTarget, weights: Weights, tmp_path
     first = target.compile(one, weights, silent)
     assert not first.reused
     assert first.predicted_ms == 1.255343
+    assert first.estimate is not None
+    assert first.estimate.memory == DeviceMemory(1, 2, 3)
+    assert (first.estimate.loaded, first.estimate.stored) == (15185860, 1245712)
+    (layer,) = first.estimate.layers
+    assert layer.kind == "convolution"
+    assert layer.compute_ms == 144e-6
     assert sorted(file.name for file in first.path.iterdir()) == [
         "compile.log", "compiler_profile_0.txt.gz", "inputs.json", BMODEL_FILE, "skeleton.json",
         "weights.json",

@@ -9,6 +9,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from converter.weights import Array
 from validate.base import PICTURE_LEVEL, Check, Report, Result, Threshold
+from validate.latency import Latency
 from validate.report.pictures import Picture, side_by_side
 from validate.report.plots import (
     HEIGHT,
@@ -19,6 +20,7 @@ from validate.report.plots import (
     overview,
     scatter,
 )
+from validate.report.stacks import Stacks, by_engine, by_layer
 from validate.store import read_arrays
 
 
@@ -61,6 +63,8 @@ def render_html(report: Report) -> str:
         results=drawn,
         gallery=gallery(drawn),
         overview=overview(results),
+        latency=report.latency,
+        stacks=latency_plots(report.latency),
         thresholds=thresholds(results),
         plot_width=WIDTH,
         plot_height=HEIGHT,
@@ -80,6 +84,12 @@ def figures(result: Result) -> Figures | None:
         histogram(output, reference, result.threshold.psnr_db),
         scatter(output, reference),
     )
+
+
+def latency_plots(latency: Latency | None) -> list[Stacks]:
+    """Where the predicted time goes; nothing where no compiler tells."""
+    plots = () if latency is None else (by_engine(latency.artifacts), by_layer(latency.artifacts))
+    return [plot for plot in plots if plot is not None]
 
 
 def gallery(drawn: Sequence[tuple[Result, Figures | None]]) -> list[Shelf]:

@@ -1,8 +1,14 @@
 """The report for programs: schema 1. Numbers that could not be computed are null."""
 
+from dataclasses import asdict
 from typing import Any
 
+from runtime.latency import PictureTime
+from targets.base import Artifact
+from targets.manifest import artifact_to_json
 from validate.base import Check, Report, Result, Threshold
+from validate.latency import Latency
+from validate.timing import Measured
 
 
 def report_to_json(report: Report) -> dict[str, Any]:
@@ -15,10 +21,72 @@ def report_to_json(report: Report) -> dict[str, Any]:
         "artifacts": str(report.artifacts),
         "bundle": str(report.bundle),
         "results": [_result(result) for result in report.results],
+        "latency": None if report.latency is None else latency_to_json(report.latency),
         "sources": [dict(source) for source in report.sources],
         "adapters": [dict(adapter) for adapter in report.adapters],
         "versions": {step: dict(versions) for step, versions in report.versions.items()},
         "commands": list(report.commands),
+    }
+
+
+def latency_to_json(latency: Latency) -> dict[str, Any]:
+    """As plain JSON values: predicted milliseconds, and bytes."""
+    return {
+        "about": "predicted by the compiler, not measured on a device",
+        "artifacts": [
+            {**_artifact(a), "ms": a.predicted_ms, "estimate": artifact_to_json(a)["estimate"]}
+            for a in latency.artifacts
+        ],
+        "sampling": latency.sampling,
+        "pictures": [_picture(time) for time in latency.pictures],
+        "published": [
+            {
+                "what": c.published.label,
+                "target": c.target,
+                "precision": c.precision,
+                "predicted_ms": c.predicted_ms,
+                "published_ms": c.published.ms,
+                "conditions": c.published.conditions,
+                "source": c.published.source,
+            }
+            for c in latency.published
+        ],
+    }
+
+
+def measured_to_json(measured: Measured) -> dict[str, Any]:
+    """As plain JSON values: milliseconds of every run, and bytes."""
+    return {
+        "about": "measured on this machine; pictures are added up from the medians",
+        "processor": measured.processor,
+        "cores": measured.cores,
+        "artifacts": [
+            {
+                **_artifact(t.artifact),
+                "ms": t.median_ms,
+                "runs_ms": list(t.runs_ms),
+                "peak": t.peak,
+                "cores_used": t.cores_used,
+            }
+            for t in measured.timings
+        ],
+        "sampling": measured.sampling,
+        "pictures": [_picture(time) for time in measured.pictures],
+    }
+
+
+def _artifact(artifact: Artifact) -> dict[str, Any]:
+    names = ("component", "target", "chip", "size", "batch", "precision", "path")
+    described = artifact_to_json(artifact)
+    return {name: described[name] for name in names}
+
+
+def _picture(time: PictureTime) -> dict[str, Any]:
+    return {
+        "target": time.target,
+        "size": str(time.size),
+        "ms": time.ms,
+        "shares": [asdict(share) for share in time.shares],
     }
 
 
