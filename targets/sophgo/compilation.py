@@ -182,7 +182,8 @@ def lower_graph(
         milestones=1,
         obsolete=f"{job.component}_top*",
     )
-    _run(toolchain, chip, job, [*before, lowering], needed.memory, work, progress)
+    plan = [*before, lowering]
+    _run(toolchain, chip, job, plan, needed.memory, work, progress, verb="lower")
     return next(work.glob("*_tpu.mlir"))
 
 
@@ -202,15 +203,16 @@ def _run(
     memory: int,
     work: Path,
     progress: Progress,
+    verb: str = "compile",
 ) -> None:
     """Run the programs one after another. Raises ToolchainError naming a repro folder.
 
     Raises InputError before the first of them when there is less than `memory` (bytes) to be had.
     """
-    stage = f"compile {job.label}"
+    stage = f"{verb} {job.label}"
     progress(Event(stage, 0.0))
     with toolchain.alone():
-        require_memory(memory, f"compiling {job.label}")
+        require_memory(memory, f"to {stage}")
         for start, step in zip((0.0, *(step.until for step in plan)), plan, strict=False):
             try:
                 run_logged(

@@ -1,0 +1,5 @@
+"""`python -m sdconv`: the command line, where its console script is not on the path."""
+
+from sdconv.main import main
+
+main()
