@@ -9,7 +9,8 @@ from pathlib import Path
 from converter.architecture import Architecture
 from converter.bundle import Bundle, BundleComponent
 from converter.errors import InputError
-from converter.families.controlnet import is_controlnet
+from converter.families.controlnet import is_controlnet, kind_of
+from converter.interface_profile import InterfaceProfile
 from converter.profiles import get_profile
 from converter.progress import Event, Progress, silent
 from converter.sizes import Size
@@ -143,7 +144,11 @@ def _component_jobs(
     target: Target,
     batch: int,
 ) -> Iterator[CompileJob]:
-    precision = request.precision.get(component.name, target.default_precision(component.name))
+    profile = get_profile(bundle.profile)
+    usual = default_precision(profile, target, component.name)
+    file = profile.file(component.name, Architecture.from_json(bundle.architecture))
+    if file is not None and target.name != profile.target:
+        file = f"{target.name}/{file}"
     # The batch is the denoiser's: hosts encode one prompt and decode one picture at a time.
     batch = batch if component.name == "unet" or is_controlnet(component.name) else 1
     for size in request.sizes if component.interface.has_size else (None,):
@@ -154,9 +159,16 @@ def _component_jobs(
             input_shapes=tuple(component.interface.input_shapes(batch, size).items()),
             size=size,
             batch=batch,
-            precision=precision,
+            precision=request.precision.get(component.name, usual),
             effort=request.effort,
+            file=file,
         )
+
+
+def default_precision(profile: InterfaceProfile, target: Target, component: str) -> str:
+    """That of the consumer's own artifacts, where the target has it; else the target's choice."""
+    usual = profile.precisions.get(kind_of(component))
+    return usual if usual in target.precisions else target.default_precision(component)
 
 
 def _check_unchanged(bundle: Bundle, components: Iterable[str]) -> None:

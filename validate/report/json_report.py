@@ -15,6 +15,9 @@ def report_to_json(report: Report) -> dict[str, Any]:
         "artifacts": str(report.artifacts),
         "bundle": str(report.bundle),
         "results": [_result(result) for result in report.results],
+        "conformance": [
+            {**file.__dict__, "faults": list(file.faults)} for file in report.conformance
+        ],
         "sources": [dict(source) for source in report.sources],
         "adapters": [dict(adapter) for adapter in report.adapters],
         "versions": {step: dict(versions) for step, versions in report.versions.items()},
