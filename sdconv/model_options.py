@@ -174,8 +174,12 @@ class LocalFiles:
     def _adapter(self, text: str) -> Path:
         """A file; or a repository of the hub without ``hf:``, as the original tool takes it."""
         from converter.downloads.addresses import looks_like_repository
+        from converter.progress import Event
 
-        return self._file(f"hf:{text}" if looks_like_repository(text) else text)
+        if not looks_like_repository(text):
+            return self._file(text)
+        self._progress(Event("fetch", 1.0, f"no file or folder {text}: taken for hf:{text}"))
+        return self._file(f"hf:{text}")
 
     def _fetched(self, text: str, variant: str | None) -> Path:
         from converter.downloads.addresses import parse_address

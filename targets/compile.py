@@ -184,7 +184,8 @@ def _check_unchanged(bundle: Bundle, components: Iterable[str]) -> None:
 
 def _say_profile(bundle: Bundle, target: Target, progress: Progress) -> None:
     wanted = target.expected_profile
-    if wanted is not None and bundle.profile != wanted:
+    runs_there = get_profile(bundle.profile).target == target.name
+    if wanted is not None and bundle.profile != wanted and not runs_there:
         note = (
             f"the bundle's ports follow profile {bundle.profile}; hosts of {target.name} expect "
             f"{wanted}: export with --profile {wanted} to run in them unchanged"

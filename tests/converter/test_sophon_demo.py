@@ -1,4 +1,4 @@
-"""Profile sophon-demo: what Sophgo's demos of SD1.5 and SDXL bind, in their order, at their batch."""
+"""Profile sophon-demo: what Sophgo's demos of SD1.5 and SDXL bind, and under which names."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -73,7 +73,7 @@ def test_files_have_the_demos_names(architecture: Any, files: tuple[str, str]) -
 
 
 def test_what_the_demos_do_not_run_is_refused() -> None:
-    with pytest.raises(InputError, match="for sd15 and sdxl only .* this is sd2: add --profile"):
+    with pytest.raises(InputError, match=r"for sd15 and sdxl only .* this is sd2: add --profile"):
         DEMO.check(MODELS["sd2"])
     unet = SDXL.unet
     assert unet is not None
