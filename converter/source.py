@@ -107,6 +107,12 @@ def check_source(
         )
     architecture = with_clip_skip(profile.presented(architecture), chosen, clip_skip)
     tables = {c: rules(c, architecture, tensors) for c in available(architecture)}
+    lacking = [r.source for c in chosen for r in tables[c] if r.needed and r.source not in tensors]
+    if lacking:  # what only this profile's outputs need
+        raise InputError(
+            f"{path}: no {lacking[0]}, which profile {profile.name} needs: use a complete "
+            "checkpoint, or another --profile"
+        )
     return Source(model, architecture, tables, chosen, found.prediction)
 
 

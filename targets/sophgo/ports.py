@@ -45,13 +45,17 @@ def read_ports(toolchain: TpuMlir, bmodel: Path) -> FilePorts:
     """
     name = f"{toolchain.name} {toolchain.version}"
     if toolchain.problem() is None:
-        return FilePorts(f"model_tool of {name}", parse_info(toolchain.describe(bmodel)))
-    reader = f"sdconv's own reader, for {name} is not installed here"
-    return FilePorts(reader, ports_of(read_bmodel(bmodel).model))
+        reader, networks = f"model_tool of {name}", parse_info(toolchain.describe(bmodel))
+    else:
+        reader = f"sdconv's own reader, for {name} is not installed here"
+        networks = ports_of(read_bmodel(bmodel).model)
+    if not networks:
+        raise ToolchainError(f"{bmodel}: {reader} finds no network in it: compile it again")
+    return FilePorts(reader, networks)
 
 
 def parse_info(text: str) -> dict[str, list[StagePorts]]:
-    """Read the output of ``model_tool --info``; raises ToolchainError where it tells no network."""
+    """Read the output of ``model_tool --info``."""
     networks: dict[str, list[StagePorts]] = {}
     for line in text.splitlines():
         if network := _NETWORK.match(line):
@@ -67,8 +71,6 @@ def parse_info(text: str) -> dict[str, list[StagePorts]]:
                 mine[-1] = StagePorts((*inputs, found), outputs)
             else:
                 mine[-1] = StagePorts(inputs, (*outputs, found))
-    if not networks:
-        raise ToolchainError("model_tool --info names no network in this file: compile it again")
     return networks
 
 

@@ -16,6 +16,7 @@ from converter.weights import Array, WeightSource
 from targets.base import (
     Artifact,
     CompileJob,
+    Conformance,
     Runner,
     Skeleton,
     Target,
@@ -123,6 +124,7 @@ class FakeTarget(Target):
     installed: bool = True
     breaks: bool = False
     runs: list[str] = field(default_factory=list)
+    checked: list[Conformance] = field(default_factory=list)
 
     name = "fake"
     summary = "a target for tests"
@@ -150,6 +152,10 @@ class FakeTarget(Target):
 
     def predict(self, work: Workload) -> Cost:
         raise NotImplementedError
+
+    def conformance(self, bundle: Bundle, artifacts: object, folder: Path) -> list[Conformance]:
+        del bundle, artifacts, folder
+        return self.checked
 
     def open(self, artifact: Artifact, folder: Path) -> Runner:
         del folder
