@@ -111,7 +111,14 @@ class Page:
                 label="Precision",
                 info="of single components, for example unet=f16,vae_decoder=f32",
             )
-            self.batch = gr.Number(1, label="UNet batch", precision=0, minimum=1, maximum=64)
+            self.batch = gr.Number(
+                None,
+                label="UNet batch",
+                info="empty: the profile's",
+                precision=0,
+                minimum=1,
+                maximum=64,
+            )
             self.emulator_minutes = gr.Number(
                 Form.emulator_minutes,
                 label="Minutes on the chip emulator",
@@ -267,7 +274,7 @@ class Page:
             loras=tuple(self._loras(filled)),
             scales=tuple(float(filled[slider]) for slider in self.scales),
             precision=filled[self.precision] or "",
-            batch=filled[self.batch] or Form.batch,
+            batch=filled[self.batch] or None,
             allow_unused=filled[self.allow_unused],
             emulator_minutes=Form.emulator_minutes if minutes is None else minutes,
         )

@@ -1,6 +1,7 @@
 """The components of a model and their ports, before any consumer's profile renames them."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
+from dataclasses import replace
 
 from converter.architecture import (
     CONTROLNET,
@@ -33,6 +34,11 @@ PART_OF = {
     "vae_decoder": "vae",
 }
 """Kind of component -> the part of a model that it is made from."""
+
+LAST_STATE, PENULTIMATE_STATE, POOLED = (
+    "last_hidden_state", "penultimate_hidden_state", "text_embeds",
+)  # fmt: skip
+"""Outputs of a text encoder: through the final norm, before it, pooled and projected."""
 
 TEXT_POSITIONS = 77
 """Tokens of a prompt, where no text encoder tells: CLIP's."""
@@ -74,6 +80,12 @@ def rules(
         held = ", ".join(available(architecture))
         raise InputError(f"no {component} in this checkpoint: it holds {held}")
     return list(FAMILIES[architecture.family].rules(component, found, names))
+
+
+def hidden_state(outputs: Iterable[Port]) -> str:
+    """The name of the text encoder's output that the UNet attends to."""
+    names = [port.name for port in outputs]
+    return PENULTIMATE_STATE if PENULTIMATE_STATE in names else names[0]
 
 
 def text_positions(architecture: Architecture) -> int:
@@ -130,10 +142,12 @@ def _picture(divisor: int) -> tuple[str, str]:
 def _text_interface(text: TextEncoderArchitecture) -> Interface:
     """One hidden state per token, and one vector per prompt where the UNet takes one."""
     tokens: tuple[Dim, ...] = ("batch", text.positions)
-    hidden = "last_hidden_state" if text.final_norm else "penultimate_hidden_state"
-    outputs = [Port(hidden, "float32", (*tokens, text.hidden_size))]
+    state = Port(LAST_STATE, "float32", (*tokens, text.hidden_size))
+    outputs = [state if text.final_norm else replace(state, name=PENULTIMATE_STATE)]
     if text.projection_dim:
-        outputs.append(Port("text_embeds", "float32", ("batch", text.projection_dim)))
+        outputs.append(Port(POOLED, "float32", ("batch", text.projection_dim)))
+    elif text.last_state:
+        outputs.append(state)
     elif text.final_norm:
         outputs.append(Port("pooler_output", "float32", ("batch", text.hidden_size)))
     return Interface((Port("input_ids", "int32", tokens),), tuple(outputs))

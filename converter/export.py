@@ -26,12 +26,14 @@ from converter.embeddings.embedding import appended_rows, with_embeddings
 from converter.embeddings.load import load_embeddings
 from converter.errors import InputError
 from converter.families.prediction import PREDICTION_TYPES, Prediction
+from converter.families.registry import check_family
 from converter.files import blake3_of, replacing, require_space, sha256_of, size_of
 from converter.graph_record import GraphRecord
+from converter.interface_profile import InterfaceProfile
 from converter.linking import link_files, linked_records, plan_links
 from converter.merged import MergedWeights
 from converter.model_files import ModelFiles
-from converter.profiles import InterfaceProfile, get_profile
+from converter.profiles import get_profile
 from converter.progress import Event, Progress, silent
 from converter.source import Source, open_source
 from converter.stream import file_size, write_weights
@@ -44,6 +46,8 @@ from passes.weights import WEIGHTS_FILE, Place, weight_places
 @dataclass(frozen=True)
 class ExportRequest:
     """What to export. `components` None means everything that the checkpoint must hold.
+
+    `batch` None takes the profile's. `family`, where given, is the only one that is exported.
 
     `prediction` (``epsilon``, ``v_prediction``) and `zero_terminal_snr` override what the file
     tells. No graph depends on them: they are recorded for whoever samples.
@@ -58,7 +62,7 @@ class ExportRequest:
     output: Path
     adapters: tuple[AdapterChoice, ...] = ()
     profile: str = "sd-lcm-tpu"
-    batch: int = 1
+    batch: int | None = None
     components: tuple[str, ...] | None = None
     allow_unused: bool = False
     prediction: str | None = None
@@ -71,6 +75,12 @@ class ExportRequest:
     clip_skip: int | None = None
     embeddings: tuple[EmbeddingChoice, ...] = ()
     addresses: Mapping[Path, str] = field(default_factory=dict)
+    family: str | None = None
+
+    @property
+    def unet_batch(self) -> int:
+        """The batch asked for, else the profile's."""
+        return get_profile(self.profile).batch if self.batch is None else self.batch
 
     @property
     def files(self) -> ModelFiles:
@@ -82,15 +92,17 @@ class ExportRequest:
         words = ["sdconv", "export", *self.files.words()]
         for adapter in self.adapters:
             words += ["-l", str(adapter)]
-        words += ["-o", str(self.output), "--profile", self.profile, "-b", str(self.batch)]
-        if self.components is not None:
-            words += ["--components", ",".join(self.components)]
-        if self.prediction is not None:
-            words += ["--prediction", self.prediction]
+        words += ["-o", str(self.output), "--profile", self.profile, "-b", str(self.unet_batch)]
+        chosen = {
+            "--components": None if self.components is None else ",".join(self.components),
+            "-v": self.family,
+            "--prediction": self.prediction,
+            "--clip-skip": self.clip_skip,
+        }
+        for option, value in chosen.items():
+            words += [] if value is None else [option, str(value)]
         if self.zero_terminal_snr:
             words += ["--zero-terminal-snr"]
-        if self.clip_skip is not None:
-            words += ["--clip-skip", str(self.clip_skip)]
         for embedding in self.embeddings:
             words += ["--embedding", str(embedding)]
         if self.link:
@@ -123,9 +135,11 @@ def export(request: ExportRequest, progress: Progress = silent) -> Bundle:
     What an earlier run into the same folder left whole is reused.
     """
     profile = get_profile(request.profile)
-    if request.batch < 1:
+    if request.unet_batch < 1:
         raise InputError(f"batch {request.batch}: it must be at least 1")
     source = open_source(request.files, profile, request.components, request.clip_skip)
+    if request.family is not None:
+        check_family(request.family, source.architecture.family)
     source = as_requested(source, request)
     with ThreadPoolExecutor(1) as pool:  # hashing gigabytes overlaps with what does not need it
         contents = pool.submit(source.contents)
@@ -262,7 +276,7 @@ def _bundle(
         family=source.architecture.family,
         architecture=source.architecture.to_json(),
         profile=profile.name,
-        batch=request.batch,
+        batch=request.unet_batch,
         prediction_type=source.prediction.type,
         zero_terminal_snr=source.prediction.zero_terminal_snr,
         components={},

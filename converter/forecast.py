@@ -26,9 +26,9 @@ from converter.errors import InputError
 from converter.families.rules import TensorRule
 from converter.files import known_blake3
 from converter.graph_record import GraphRecord, find_record
+from converter.interface_profile import InterfaceProfile
 from converter.linking import linked_records
 from converter.merged import BLOCK, AppendedRows, MergedWeights, is_stored
-from converter.profiles import InterfaceProfile
 from converter.source import Source
 from converter.stream import file_size
 from converter.template import find_template

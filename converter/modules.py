@@ -152,13 +152,15 @@ def _text_encoder(arch: TextEncoderArchitecture) -> torch.nn.Module:
 
     class TextEncoder(CLIPTextModel):  # type: ignore[no-untyped-call]
         def forward(self, input_ids: torch.Tensor) -> tuple[torch.Tensor, ...]:
-            if not arch.projection_dim:
+            if not arch.projection_dim and not arch.last_state:
                 out = super().forward(input_ids=input_ids)
                 if not arch.final_norm:
                     return (out.last_hidden_state,)
                 return out.last_hidden_state, out.pooler_output
             out = super().forward(input_ids=input_ids, output_hidden_states=True)
             hidden = out.hidden_states[-1 - arch.clip_skip]
+            if arch.last_state:
+                return hidden, out.last_hidden_state
             return hidden, self.get_submodule("text_projection")(out.pooler_output)
 
     config = CLIPTextConfig(

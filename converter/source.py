@@ -17,9 +17,9 @@ from converter.families.rules import TensorRule
 from converter.families.unet import down_residuals
 from converter.files import blake3_of
 from converter.inspection import Inspection, inspect_model
+from converter.interface_profile import InterfaceProfile
 from converter.layouts.parts import OPTIONS
 from converter.model_files import Model, ModelFiles
-from converter.profiles import InterfaceProfile
 
 
 @dataclass(frozen=True)
@@ -105,8 +105,14 @@ def check_source(
             f"{'; '.join(problems[:5])}{'; ...' if len(problems) > 5 else ''}: "
             "see them all with 'sdconv inspect'; download the file again, or use another one"
         )
-    architecture = with_clip_skip(architecture, chosen, clip_skip)
+    architecture = with_clip_skip(profile.presented(architecture), chosen, clip_skip)
     tables = {c: rules(c, architecture, tensors) for c in available(architecture)}
+    lacking = [r.source for c in chosen for r in tables[c] if r.needed and r.source not in tensors]
+    if lacking:  # what only this profile's outputs need
+        raise InputError(
+            f"{path}: no {lacking[0]}, which profile {profile.name} needs: use a complete "
+            "checkpoint, or another --profile"
+        )
     return Source(model, architecture, tables, chosen, found.prediction)
 
 

@@ -74,6 +74,8 @@ def template_inputs(
     if isinstance(described, UNetArchitecture):
         values["positions"] = text_positions(architecture)
     values.pop("scaling_factor", None)  # latents are scaled outside the graph
+    if not values.get("last_state", True):
+        values.pop("last_state")  # as before there was such a field
     return {
         "component": kind_of(component).removesuffix("_2"),
         "architecture": content_key(values),

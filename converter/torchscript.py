@@ -1,7 +1,7 @@
-"""The original tool's export tree: TorchScript for all but the text encoder, which is ONNX.
+"""The original tool's export tree: TorchScript for all but text encoders, which are ONNX.
 
     text_encoder/text_encoder.onnx   unet/unet_{B}.pt, or unet_fuse_{B}.pt when a LoRA was merged
-    vae_encoder/vae_encoder.pt       vae_decoder/vae_decoder.pt       controlnet/controlnet.pt
+    vae_encoder/vae_encoder.pt       vae_decoder/vae_decoder.pt       controlnet/controlnet_{B}.pt
 
 Ports, order and batch follow the bundle's profile. A traced script is of one picture size, as
 the original's are: 512x512. Needs the `torch` extra.
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
+from converter.components import TEXT_ENCODERS
 from converter.families.controlnet import is_controlnet
 from converter.files import replacing, require_space
 from converter.modules import load_module, require_torch
@@ -39,7 +40,7 @@ def export_torchscript(bundle: Bundle, progress: Progress = silent) -> list[Path
         stage = f"torchscript {component.name}"
         progress(Event(stage, 0.0))
         path = bundle.folder / component.name / _file_name(bundle, component.name)
-        if component.name == "text_encoder":
+        if component.name in TEXT_ENCODERS:
             _save_onnx(bundle, component, path)
         else:
             _save_script(bundle, component, path)
@@ -49,11 +50,11 @@ def export_torchscript(bundle: Bundle, progress: Progress = silent) -> list[Path
 
 
 def _file_name(bundle: Bundle, component: str) -> str:
-    if component == "text_encoder":
-        return "text_encoder.onnx"
+    if component in TEXT_ENCODERS:
+        return f"{component}.onnx"
     if component == "unet":
         return f"unet_fuse_{bundle.batch}.pt" if bundle.adapters else f"unet_{bundle.batch}.pt"
-    return f"{component}.pt"
+    return f"{component}_{bundle.batch}.pt" if is_controlnet(component) else f"{component}.pt"
 
 
 def _save_onnx(bundle: Bundle, component: BundleComponent, path: Path) -> None:

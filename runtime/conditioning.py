@@ -8,16 +8,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from converter.components import TEXT_ENCODERS
+from converter.components import POOLED, TEXT_ENCODERS, hidden_state
 from converter.interface import Interface
 from converter.sizes import Size
 from converter.weights import Array
 from runtime.network import Network
 from runtime.tokenizer import END_TOKEN, Words, tokenize
 
-CONTEXT, POOLED, SIZES, GUIDANCE = (
-    "encoder_hidden_states", "text_embeds", "time_ids", "timestep_cond",
-)  # fmt: skip
+CONTEXT, SIZES, GUIDANCE = "encoder_hidden_states", "time_ids", "timestep_cond"
 
 
 @dataclass(frozen=True)
@@ -53,10 +51,10 @@ def embed_prompts(
     for name in (name for name in TEXT_ENCODERS if name in networks):
         encoder = networks[name]
         tokens = tokenize(texts, rules.padding.get(name, END_TOKEN), rules.words)
-        outputs = encoder(tokens)
-        hidden.append(outputs[0])
-        ports = zip(encoder.interface.outputs, outputs, strict=True)
-        pooled |= {port.name: array for port, array in ports if port.name == POOLED}
+        ports = encoder.interface.outputs
+        outputs = dict(zip((port.name for port in ports), encoder(tokens), strict=True))
+        hidden.append(outputs[hidden_state(ports)])
+        pooled |= {name: array for name, array in outputs.items() if name == POOLED}
     embedded = {CONTEXT: np.concatenate(hidden, axis=-1), **pooled}
     return {name: _at(given, rows, len(prompts)) for name, rows in embedded.items()}
 

@@ -4,14 +4,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 from converter.bundle import Bundle
-from converter.components import text_encoders
+from converter.components import POOLED, text_encoders
 from converter.errors import InputError
 from converter.families.sd2 import SD2
 from converter.families.sdxl import SDXL
 from converter.families.sdxl_refiner import SDXL_REFINER
 from converter.families.variants import BY_INPUTS
 from converter.sizes import LATENT_CHANNELS, Size
-from runtime.conditioning import CONTEXT, GUIDANCE, POOLED, SIZES, PromptRules
+from runtime.conditioning import CONTEXT, GUIDANCE, SIZES, PromptRules
 from runtime.network import Network
 from runtime.sampling import Pipeline
 from targets.base import Artifact, Runner, Target

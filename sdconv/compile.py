@@ -1,20 +1,33 @@
 """`sdconv compile`: a bundle becomes artifacts of a target, judged."""
 
+from __future__ import annotations
+
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from sdconv import model_options
+
+if TYPE_CHECKING:
+    from converter.sizes import Size
 
 
 def compile_(
     bundle: Annotated[Path, typer.Option("-n", "--bundle", help="Folder made by 'sdconv export'.")],
-    target: Annotated[str, typer.Option("--target", "-t", help="See 'sdconv targets'.")],
-    sizes: Annotated[
-        str,
+    target: Annotated[
+        str | None,
         typer.Option(
-            help="Picture sizes WIDTHxHEIGHT, comma-separated; -s W H [W H ...] does the same."
+            "--target", "-t", help="See 'sdconv targets'; left out: what the profile's hosts run."
         ),
-    ],
+    ] = None,
+    sizes: Annotated[
+        str | None,
+        typer.Option(
+            help="Picture sizes WIDTHxHEIGHT, comma-separated; -s W H [W H ...] does the same; "
+            "left out: what the profile's own tools make."
+        ),
+    ] = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the artifacts.")] = Path(
         "artifacts"
     ),
@@ -28,6 +41,7 @@ def compile_(
     effort: Annotated[
         str, typer.Option(help="high lets a chip's compiler search minutes longer.")
     ] = "normal",
+    family: model_options.Family = None,
     no_validate: Annotated[
         bool, typer.Option("--no-validate", help="Do not judge the artifacts.")
     ] = False,
@@ -36,16 +50,17 @@ def compile_(
     ] = 10.0,
 ) -> None:
     """Compile a bundle for a target at every size, then judge each artifact against torch."""
-    from converter.sizes import parse_sizes
     from sdconv.console import err, out, progress_bar
     from targets.compile import CompileRequest, compile_bundle, parse_precisions
     from validate.latency import predicted_latency
     from validate.report.terminal import print_latency
 
+    folder = _bundle_folder(bundle)
+    target, parsed = _defaults(folder, target, sizes, family)
     request = CompileRequest(
-        bundle=bundle,
+        bundle=folder,
         target=target,
-        sizes=parse_sizes(sizes),
+        sizes=parsed,
         output=output,
         precision=parse_precisions(precision),
         batch=batch,
@@ -68,3 +83,47 @@ def compile_(
     from sdconv.validate import validate
 
     validate(output, emulator_budget=emulator_budget)
+
+
+def _bundle_folder(folder: Path) -> Path:
+    """The bundle that is meant; the original's export appended ``_sd15`` to what -o named."""
+    from converter.bundle import BUNDLE_FILE
+    from converter.errors import InputError
+    from converter.families.registry import FAMILIES
+    from sdconv.console import err
+
+    name, _, version = folder.name.rpartition("_")
+    if (folder / BUNDLE_FILE).is_file() or not name:
+        return folder
+    exported = folder.with_name(name)
+    if version in FAMILIES and (exported / BUNDLE_FILE).is_file():
+        err.print(f"{folder}: taken from {exported}, where it was exported to", soft_wrap=True)
+        return exported
+    if any(folder.glob("unet/unet_*.pt")):
+        raise InputError(
+            f"{folder}: an export of the original tool, without the graphs that are compiled here: "
+            "run 'sdconv export -u CHECKPOINT -o FOLDER' and compile that"
+        )
+    return folder
+
+
+def _defaults(
+    folder: Path, target: str | None, sizes: str | None, family: str | None
+) -> tuple[str, tuple[Size, ...]]:
+    """Target and sizes as given, else the profile's. Raises InputError for another family."""
+    from converter.architecture import Architecture
+    from converter.bundle import Bundle
+    from converter.families.registry import check_family
+    from converter.profiles import get_profile
+    from converter.sizes import parse_sizes
+
+    if target is not None and sizes is not None and family is None:
+        return target, parse_sizes(sizes)
+    bundle = Bundle.load(folder)
+    if family is not None:
+        check_family(family, bundle.family)
+    profile = get_profile(bundle.profile)
+    deployment = profile.deployment(Architecture.from_json(bundle.architecture))
+    if sizes is None and deployment is not None:
+        return target or profile.target, (deployment.size,)
+    return target or profile.target, parse_sizes(sizes or "")

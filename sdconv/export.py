@@ -34,7 +34,8 @@ def export(
     variant: model_options.Variant = None,
     ema: model_options.Ema = False,
     lora: model_options.Lora = None,
-    batch: model_options.Batch = 1,
+    batch: model_options.Batch = None,
+    family: model_options.Family = None,
     profile: model_options.Profile = "sd-lcm-tpu",
     format_: Annotated[
         Format, typer.Option("--format", help="onnx, the original tool's torchscript, or both.")
@@ -72,6 +73,7 @@ def export(
             clip_skip=clip_skip,
             embeddings=local.embeddings(embedding),
             addresses=local.addresses,
+            family=family,
         )
         bundle = run(request, progress)
         if format_ != Format.onnx:

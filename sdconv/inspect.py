@@ -46,7 +46,7 @@ def inspect(
     controlnet_merge: model_options.ControlNetMerge = None,
     ema: model_options.Ema = False,
     lora: model_options.Lora = None,
-    batch: model_options.Batch = 1,
+    batch: model_options.Batch = None,
     components: model_options.Components = None,
     prediction: model_options.Prediction = None,
     zero_terminal_snr: model_options.ZeroTerminalSnr = False,
@@ -70,7 +70,7 @@ def inspect(
     if target is None or sizes is None:
         beside = (unet, vae, text_encoder, text_encoder_2, controlnet, controlnet_merge, lora,
                   components, prediction, clip_skip, embedding, ema, zero_terminal_snr, link,
-                  allow_unused, batch != 1)  # fmt: skip
+                  allow_unused, batch is not None)  # fmt: skip
         _inspect(file, variant, is_planned=any(beside), json=json)
         return
     from converter.export import ExportRequest  # brings the graph tools with it

@@ -91,10 +91,23 @@ Embedding = Annotated[
     ),
 ]
 Batch = Annotated[
-    int, typer.Option("-b", "--batch", help="UNet batch that compile takes by default.")
+    int | None,
+    typer.Option(
+        "-b",
+        "--batch",
+        help="UNet batch that compile takes by default; left out: the profile's.",
+    ),
+]
+Family = Annotated[
+    str | None,
+    typer.Option("-v", "--family", help="Refuse a model of any other family than this: sd15."),
 ]
 Profile = Annotated[
-    str, typer.Option(help="Whose ports: sd-lcm-tpu (Sophgo hosts) or diffusers (ONNX).")
+    str,
+    typer.Option(
+        help="Whose ports: sd-lcm-tpu (SD1.5 hosts on Sophgo boxes), sophon-demo (Sophgo's demos) "
+        "or diffusers (ONNX)."
+    ),
 ]
 Link = Annotated[
     bool,
@@ -147,7 +160,7 @@ class LocalFiles:
         """What -l names, with scales."""
         from converter.adapters.choice import AdapterChoice
 
-        return tuple(AdapterChoice.parse(text, self._file) for text in texts or ())
+        return tuple(AdapterChoice.parse(text, self._adapter) for text in texts or ())
 
     def embeddings(self, texts: Sequence[str] | None) -> tuple[EmbeddingChoice, ...]:
         """What --embedding names."""
@@ -157,6 +170,16 @@ class LocalFiles:
 
     def _file(self, text: str) -> Path:
         return self._fetched(text, None)
+
+    def _adapter(self, text: str) -> Path:
+        """A file; or a repository of the hub without ``hf:``, as the original tool takes it."""
+        from converter.downloads.addresses import looks_like_repository
+        from converter.progress import Event
+
+        if not looks_like_repository(text):
+            return self._file(text)
+        self._progress(Event("fetch", 1.0, f"no file or folder {text}: taken for hf:{text}"))
+        return self._file(f"hf:{text}")
 
     def _fetched(self, text: str, variant: str | None) -> Path:
         from converter.downloads.addresses import parse_address

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from converter.bundle import Bundle
 from converter.cost import Cost
 from converter.progress import Progress
 from converter.sizes import Size
@@ -31,7 +32,8 @@ class CompileJob:
 
     `graph` is the bundle's dynamic ONNX graph, `graph_sha256` its content, and `input_shapes`
     what its inputs are to be specialised to, in the consumer's order. `size` is None for a
-    component without a picture size. `effort` is one of `EFFORTS`.
+    component without a picture size. `effort` is one of `EFFORTS`. `file` is where the consumer
+    opens the artifact, below the folder of artifacts and without the ending; None: anywhere.
     """
 
     component: str
@@ -42,6 +44,7 @@ class CompileJob:
     batch: int
     precision: str
     effort: str = "normal"
+    file: str | None = None
 
     @property
     def label(self) -> str:
@@ -198,6 +201,22 @@ class Artifact:
         return " ".join(str(p) for p in (self.component, self.size, self.precision) if p)
 
 
+@dataclass(frozen=True)
+class Conformance:
+    """Whether one file loads as its consumer loads it; each of `faults` is a line on what does not.
+
+    `path` is relative to the artifacts' folder, `consumer` the name of an interface profile;
+    `reader` says what the file was opened with.
+    """
+
+    component: str
+    target: str
+    path: str
+    consumer: str
+    reader: str
+    faults: tuple[str, ...]
+
+
 class Runner(ABC):
     """A loaded artifact: a context manager with `infer`. Reference and devices look the same."""
 
@@ -281,6 +300,16 @@ class Target(ABC):
         """
         del job, weights, progress
         return None
+
+    def conformance(
+        self, bundle: Bundle, artifacts: Sequence[Artifact], folder: Path
+    ) -> list[Conformance]:
+        """Check this target's artifacts against the consumer that their profile names.
+
+        Nothing where it names none that opens files of this target in a way of its own.
+        """
+        del bundle, artifacts, folder
+        return []
 
     @abstractmethod
     def find_skeleton(self, job: CompileJob, weights_key: str) -> Path | None:

@@ -9,7 +9,8 @@ from pathlib import Path
 from converter.architecture import Architecture
 from converter.bundle import Bundle, BundleComponent
 from converter.errors import InputError
-from converter.families.controlnet import is_controlnet
+from converter.families.controlnet import is_controlnet, kind_of
+from converter.interface_profile import InterfaceProfile
 from converter.profiles import get_profile
 from converter.progress import Event, Progress, silent
 from converter.sizes import Size
@@ -143,26 +144,26 @@ def _component_jobs(
     target: Target,
     batch: int,
 ) -> Iterator[CompileJob]:
-    precision = request.precision.get(component.name, target.default_precision(component.name))
+    profile = get_profile(bundle.profile)
+    usual = default_precision(profile, target, component.name)
+    file = profile.file(component.name, Architecture.from_json(bundle.architecture))
+    if file is not None and target.name != profile.target:
+        file = f"{target.name}/{file}"
     # The batch is the denoiser's: hosts encode one prompt and decode one picture at a time.
     batch = batch if component.name == "unet" or is_controlnet(component.name) else 1
     for size in request.sizes if component.interface.has_size else (None,):
-        yield _job(bundle, component, size, batch, precision, request.effort)
+        job = _job(bundle, component, size, batch, request.precision.get(component.name, usual))
+        yield replace(job, effort=request.effort, file=file)
 
 
 def job_of(bundle: Bundle, artifact: Artifact) -> CompileJob:
-    """The job that an artifact of this bundle was compiled by, in its least effort."""
+    """The job that an artifact of this bundle was compiled by, in the usual effort."""
     component = bundle.components[artifact.component]
-    return _job(bundle, component, artifact.size, artifact.batch, artifact.precision, EFFORTS[0])
+    return _job(bundle, component, artifact.size, artifact.batch, artifact.precision)
 
 
 def _job(
-    bundle: Bundle,
-    component: BundleComponent,
-    size: Size | None,
-    batch: int,
-    precision: str,
-    effort: str,
+    bundle: Bundle, component: BundleComponent, size: Size | None, batch: int, precision: str
 ) -> CompileJob:
     return CompileJob(
         component=component.name,
@@ -172,8 +173,13 @@ def _job(
         size=size,
         batch=batch,
         precision=precision,
-        effort=effort,
     )
+
+
+def default_precision(profile: InterfaceProfile, target: Target, component: str) -> str:
+    """That of the consumer's own artifacts, where the target has it; else the target's choice."""
+    usual = profile.precisions.get(kind_of(component))
+    return usual if usual in target.precisions else target.default_precision(component)
 
 
 def _check_unchanged(bundle: Bundle, components: Iterable[str]) -> None:
@@ -189,7 +195,8 @@ def _check_unchanged(bundle: Bundle, components: Iterable[str]) -> None:
 
 def _say_profile(bundle: Bundle, target: Target, progress: Progress) -> None:
     wanted = target.expected_profile
-    if wanted is not None and bundle.profile != wanted:
+    runs_there = get_profile(bundle.profile).target == target.name
+    if wanted is not None and bundle.profile != wanted and not runs_there:
         note = (
             f"the bundle's ports follow profile {bundle.profile}; hosts of {target.name} expect "
             f"{wanted}: export with --profile {wanted} to run in them unchanged"

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from converter.sizes import Size
 from converter.weights import Array
+from targets.base import Conformance
 from validate.latency import Latency
 
 EMULATOR_BUDGET = 600.0
@@ -196,10 +197,13 @@ class Report:
     commands: Sequence[str]
     created: str
     latency: Latency | None = None
+    conformance: Sequence[Conformance] = ()
 
     @property
     def verdict(self) -> Verdict:
-        """The worst of all results."""
+        """The worst of all results; FAIL if a file would not load in its consumer."""
+        if any(file.faults for file in self.conformance):
+            return Verdict.FAIL
         return worst([result.verdict for result in self.results])
 
     def count(self, verdict: Verdict) -> int:
@@ -210,8 +214,16 @@ class Report:
     def sentence(self) -> str:
         """The verdict in words."""
         failed, open_ = self.count(Verdict.FAIL), self.count(Verdict.INCOMPLETE)
+        unloaded = sum(bool(file.faults) for file in self.conformance)
+        wrong = []
         if failed:
-            return f"{self._share(Verdict.FAIL)} do not agree with the fp32 reference"
+            wrong.append(f"{self._share(Verdict.FAIL)} do not agree with the fp32 reference")
+        if unloaded:
+            wrong.append(
+                f"{unloaded} of {len(self.conformance)} files would not load in their consumer"
+            )
+        if wrong:
+            return "; ".join(wrong)
         passed = f"{self._share(Verdict.PASS)} agree with the fp32 reference"
         if open_ or not self.results:
             return f"{passed}; {open_} not fully run, so this is not a pass"

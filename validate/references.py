@@ -9,7 +9,8 @@ from typing import Any, Self
 import numpy as np
 
 from converter.bundle import Bundle
-from converter.components import text_encoders
+from converter.components import POOLED, hidden_state, text_encoders
+from converter.interface import Interface
 from converter.weights import Array
 from targets.base import Runner
 from validate.inputs import Origins
@@ -70,21 +71,24 @@ class References:
     def _embed(self, tokens: Array) -> Array:
         """Join what every text encoder gives, as SDXL takes it."""
         encoders = text_encoders(self._bundle.family)
-        return np.concatenate([self._output(e, tokens) for e in encoders], axis=-1)
+        states = {e: hidden_state(self._ports(e).outputs) for e in encoders}
+        return np.concatenate([self._output(e, tokens, n) for e, n in states.items()], axis=-1)
 
     def _pool(self, tokens: Array) -> Array:
-        return self._output("text_encoder_2", tokens, 1)
+        return self._output("text_encoder_2", tokens, POOLED)
 
     def _encode(self, pictures: Array) -> Array:
         """Keep the mean of the moments: the first half of the channels."""
-        moments = self._output("vae_encoder", pictures)
+        moments = self._output("vae_encoder", pictures, self._ports("vae_encoder").outputs[0].name)
         return moments[:, : moments.shape[1] // 2]
 
-    def _output(self, component: str, array: Array, index: int = 0) -> Array:
+    def _ports(self, component: str) -> Interface:
+        return self._bundle.components[component].interface
+
+    def _output(self, component: str, array: Array, name: str) -> Array:
         """Feed the only input. UNet and VAE decoder ask for the same few: they are remembered."""
-        ports = self._bundle.components[component].interface
         key = f"{component} {array.shape} {hashlib.sha256(array.tobytes()).hexdigest()}"
         if key not in self._seen:
-            inputs = {ports.inputs[0].name: array.astype(ports.inputs[0].dtype)}
-            self._seen[key] = self.infer(component, inputs)
-        return self._seen[key][ports.outputs[index].name]
+            port = self._ports(component).inputs[0]
+            self._seen[key] = self.infer(component, {port.name: array.astype(port.dtype)})
+        return self._seen[key][name]

@@ -12,7 +12,7 @@ from converter.files import replacing, write_json
 from converter.progress import Event, Progress, silent
 from runtime.sampling import PictureRequest
 from runtime.staging import check_draws
-from targets.base import Target
+from targets.base import Artifact, Conformance, Target
 from targets.manifest import Manifest
 from targets.registry import get_target
 from validate.base import EMULATOR_BUDGET, Report, Result
@@ -85,10 +85,25 @@ def validate(
     progress(Event("judge", 0))
     results = [*judge_saved(groups, outcomes, ComponentJudge()), *pictures]
     report = _report(request, manifest, bundle, _with_stand_ins(results, bundle))
+    report = replace(report, conformance=conformance(manifest, bundle, open_target))
     # 4. Tell.
     write_reports(report, request.report_path, request.json_path)
     progress(Event("judge", 1, f"{report.verdict}: {report.sentence}"))
     return report
+
+
+def conformance(
+    manifest: Manifest, bundle: Bundle, open_target: Callable[[str], Target]
+) -> list[Conformance]:
+    """Whether the files of every target load as their consumer loads them."""
+    by_target: dict[str, list[Artifact]] = {}
+    for artifact in manifest.artifacts:
+        by_target.setdefault(artifact.target, []).append(artifact)
+    return [
+        checked
+        for name, artifacts in by_target.items()
+        for checked in open_target(name).conformance(bundle, artifacts, manifest.folder)
+    ]
 
 
 def write_reports(report: Report, html_path: Path, json_path: Path) -> None:

@@ -9,12 +9,17 @@ hf:owner/name@revision[/path]                    at a branch, tag or commit
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
 from converter.errors import InputError
 
 SECRETS = re.compile(r"token|secret|password|api_?key", re.IGNORECASE)
 """Query parameters that must not be written down."""
+
+
+FILES = {".safetensors", ".safetensor", ".ckpt", ".pt", ".pth", ".bin"}
+"""Endings of files: a name that has one is no repository's."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,13 @@ def parse_address(text: str) -> WebFile | HubFile | None:
     if scheme.lower() != "https":
         raise InputError(f"{text}: only https:// addresses are fetched: use one, or a local file")
     return _web_file(text)
+
+
+def looks_like_repository(text: str) -> bool:
+    """Whether a path that leads nowhere, ``owner/name``, may be one on the hub."""
+    path = Path(text)
+    bare = re.fullmatch(r"[\w.-]+/[\w.-]+", text) is not None and path.suffix not in FILES
+    return bare and not path.exists() and not path.parent.exists()
 
 
 def _web_file(text: str) -> WebFile:

@@ -44,7 +44,7 @@ class Form:
     loras: tuple[str, ...] = ()
     scales: tuple[float, ...] = ()
     precision: str = ""
-    batch: int = 1
+    batch: int | None = None
     allow_unused: bool = False
     emulator_minutes: float = EMULATOR_BUDGET / 60
 

@@ -12,8 +12,9 @@ from converter.families.controlnet import is_controlnet
 from converter.folders import cache_folder
 from converter.forecast import ComponentForecast, forecast, known_content
 from converter.inspection import Inspection, inspect_model
+from converter.interface_profile import InterfaceProfile
 from converter.modules import require_torch
-from converter.profiles import DIFFUSERS, InterfaceProfile, get_profile
+from converter.profiles import DIFFUSERS, get_profile
 from converter.source import Source, check_source
 from sdconv.adapter_summary import fit_line
 from sdconv.preflight.request import Here, Plan, PlanRequest, Step, need_of

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from converter.bundle import Bundle
 from converter.cost import Cost
 from converter.forecast import ComponentForecast
+from converter.interface_profile import InterfaceProfile
 from converter.operations import activations, operations
-from converter.profiles import InterfaceProfile
 from converter.sizes import Size
 from converter.source import Source
 from sdconv.preflight.request import PlanRequest, Step
@@ -76,7 +76,7 @@ def _works(prepared: Prepared, sizes: tuple[Size, ...]) -> dict[str, list[Worklo
         family=architecture.family,
         architecture=architecture.to_json(),
         profile=prepared.profile.name,
-        batch=request.export.batch,
+        batch=replace(request.export, profile=prepared.profile.name).unet_batch,
         prediction_type=prepared.source.prediction.type,
         components={name: part.record for name, part in parts.items()},
     )

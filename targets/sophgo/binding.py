@@ -1,4 +1,4 @@
-"""Skeletons + weights -> one bmodel with a stage for each, under the consumer's file name.
+"""Skeletons + weights -> one bmodel with a stage for each, where its consumer opens it.
 
 The weights are streamed to where the compiler put the placeholders, sizes that keep them alike
 share them, and the header's check codes are mended. The vendor's tools have no part in it. Where a
@@ -29,20 +29,6 @@ from targets.sophgo.packing.regions import copy_region, write_region
 from targets.sophgo.packing.weight_map import WeightMap, joined
 from targets.sophgo.record import StageRecord
 
-FILE_STEMS = {
-    "text_encoder": "sdv15_text",
-    "unet": "sdv15_unet_multisize",
-    "vae_decoder": "sdv15_vd_multisize",
-    "vae_encoder": "sdv15_ve_multisize",
-    "controlnet": "sdv15_cn_multisize",
-}
-"""The names that the existing consumers of these files open."""
-
-
-def file_stem(component: str) -> str:
-    """The file name of a component, without its extension."""
-    return FILE_STEMS.get(component, f"{component}_multisize")
-
 
 @dataclass(frozen=True)
 class Contents:
@@ -58,16 +44,14 @@ class Contents:
 def bind(
     skeletons: Sequence[Skeleton],
     weights: WeightSource,
-    folder: Path,
+    path: Path,
     toolchain: str,
     progress: Progress,
-) -> Path:
-    """Write `<stem>.bmodel` and `<stem>.json` (one record per skeleton) into `folder`.
+) -> None:
+    """Write a bmodel at `path`, and its description (a record of every skeleton) beside it.
 
-    Returns the bmodel's path. Nothing is written where the same file lies already.
+    Nothing is written where the same file lies already.
     """
-    component = skeletons[0].job.component
-    path = folder / f"{file_stem(component)}.bmodel"
     ordered = _by_memory(skeletons)
     contents = Contents(tuple(s.key for s in ordered), weights.key, dict(weights.tensor_keys))
     before = _contents(path)
@@ -75,7 +59,6 @@ def bind(
     if before is None or (before.skeletons, before.weights) != made_from:
         _write(ordered, weights, path, _unchanged(before, contents), progress)
         _describe(skeletons, weights, contents, path, toolchain)
-    return path
 
 
 def stage_record(packed: Path, key: str) -> StageRecord:

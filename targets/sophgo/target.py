@@ -8,16 +8,26 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
+from converter.bundle import Bundle
 from converter.cache import SKELETONS, Cache, Made
 from converter.cost import Cost
 from converter.errors import InputError
 from converter.files import blake3_of
 from converter.progress import Event, Progress
 from converter.weights import WeightSource
-from targets.base import Artifact, CompileJob, Runner, Skeleton, Target, Workload
+from targets.base import (
+    Artifact,
+    CompileJob,
+    Conformance,
+    Runner,
+    Skeleton,
+    Target,
+    Workload,
+)
 from targets.sophgo.binding import bind, stage_record
 from targets.sophgo.chips import get_chip
 from targets.sophgo.compilation import compile_graph, recipe, unbound
+from targets.sophgo.conformance import check_set
 from targets.sophgo.cost import (
     INTERPRETED_PER_SECOND,
     bind_cost,
@@ -156,12 +166,18 @@ class SophgoTarget(Target):
         folder: Path,
         progress: Progress,
     ) -> list[Artifact]:
-        """Write one component's `<target>/<name>.bmodel`, with a stage for each skeleton."""
+        """Write one component's bmodel where its consumer opens it, a stage for each skeleton.
+
+        Where none is known: ``<target>/<component>_multisize.bmodel``.
+        """
         foreign = [s.job.label for s in skeletons if s.weights_key not in (None, weights.key)]
         if foreign:
             raise ValueError(f"{', '.join(foreign)}: compiled with other weights than these")
         toolchain = f"{self._toolchain.name} {self._toolchain.version}"
-        packed = bind(skeletons, weights, folder / self.name, toolchain, progress)
+        job = skeletons[0].job
+        file = job.file or f"{self.name}/{job.component}_multisize"
+        packed = folder / f"{file}.bmodel"
+        bind(skeletons, weights, packed, toolchain, progress)
         described = packed.with_suffix(".json")
         digest = blake3_of(packed)
         return [
@@ -199,6 +215,12 @@ class SophgoTarget(Target):
             raise ValueError(f"{job.label}: its weights lie in several files")
         self.check_ready()
         return InterpreterRunner(self._toolchain, self._chip, job, weights.file, progress)
+
+    def conformance(
+        self, bundle: Bundle, artifacts: Sequence[Artifact], folder: Path
+    ) -> list[Conformance]:
+        """See `targets.sophgo.conformance`."""
+        return check_set(bundle, artifacts, folder, self._toolchain)
 
     def run_seconds(self, artifact: Artifact, folder: Path) -> float | None:
         """Estimated seconds of one run of this stage on the emulator."""

@@ -45,6 +45,17 @@ def test_without_a_lora_the_unet_is_not_called_fused(
     assert "unet_2.pt" in files
 
 
+def test_a_controlnet_has_the_name_that_the_originals_compiler_looks_for(
+    small_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torchscript, "_save_script", lambda *_: None)
+    record = replace(small_bundle.components["unet"], name="controlnet")
+    files = export_torchscript(replace(small_bundle, components={"controlnet": record}, batch=2))
+    assert [str(path.relative_to(small_bundle.folder)) for path in files] == [
+        "controlnet/controlnet_2.pt"
+    ]
+
+
 def test_scripts_compute_what_the_module_computes(
     tree: dict[str, Path], small_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:

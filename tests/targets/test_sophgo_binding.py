@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from converter.progress import Event, silent
 from converter.sizes import Size
 from targets.base import Skeleton, ToolchainError
 from targets.skeletons import export_skeletons, import_skeletons
-from targets.sophgo.binding import file_stem, stage_record
+from targets.sophgo.binding import stage_record
 from targets.sophgo.bmodel.reading import read_bmodel, stages
 from targets.sophgo.record import StageRecord
 from targets.sophgo.target import SophgoTarget
@@ -42,12 +43,12 @@ def test_a_skeleton_holds_no_weights_and_takes_any(
         assert stage.coeff_mem.check_code == hashlib.sha256(region_of(bmodel)).digest()
 
 
-def test_sizes_become_stages_of_one_file_under_the_name_that_hosts_open(
+def test_sizes_become_stages_of_one_file(
     target: SophgoTarget, weights: Weights, tmp_path: Path
 ) -> None:
     skeletons = compiled(target, weights, tmp_path, *SIZES)
     artifacts = target.bind(skeletons, weights, tmp_path / "out", silent)
-    assert {a.path for a in artifacts} == {"bm1684x/sdv15_unet_multisize.bmodel"}
+    assert {a.path for a in artifacts} == {"bm1684x/unet_multisize.bmodel"}
     assert [str(a.size) for a in artifacts] == ["64x64", "128x64"]
     assert all((tmp_path / "out" / file).is_file() for a in artifacts for file in a.files)
     packed = tmp_path / "out" / artifacts[0].path
@@ -179,18 +180,17 @@ def test_another_machine_needs_no_toolchain(
     assert import_skeletons(archive) == taken  # they stay as they are
 
 
-@pytest.mark.parametrize(
-    ("component", "stem"),
-    [
-        ("text_encoder", "sdv15_text"),
-        ("unet", "sdv15_unet_multisize"),
-        ("vae_decoder", "sdv15_vd_multisize"),
-        ("vae_encoder", "sdv15_ve_multisize"),
-        ("controlnet", "sdv15_cn_multisize"),
-    ],
-)
-def test_the_original_file_names(component: str, stem: str) -> None:
-    assert file_stem(component) == stem
+def test_a_file_lies_where_its_consumer_opens_it(
+    target: SophgoTarget, weights: Weights, tmp_path: Path
+) -> None:
+    skeletons = [
+        replace(skeleton, job=replace(skeleton.job, file="multilize/unet_multize"))
+        for skeleton in compiled(target, weights, tmp_path, *SIZES)
+    ]
+    artifacts = target.bind(skeletons, weights, tmp_path / "out", silent)
+    assert {a.path for a in artifacts} == {"multilize/unet_multize.bmodel"}
+    assert artifacts[0].files == ("multilize/unet_multize.json",)
+    assert (tmp_path / "out" / artifacts[0].path).is_file()
 
 
 def test_a_crash_of_the_emulator_is_one_line(

@@ -133,7 +133,9 @@ def test_what_does_not_fit_into_memory_is_refused_before_it_starts(
     memory = psutil.virtual_memory()._replace(available=100_000_000)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
     events: list[Event] = []
-    with pytest.raises(InputError, match=r"to compile unet 64x64 f16 needs about 0\.4 GB .* 0\.1 GB"):
+    with pytest.raises(
+        InputError, match=r"to compile unet 64x64 f16 needs about 0\.4 GB .* 0\.1 GB"
+    ):
         target.compile(one, weights, events.append)
     assert [event.done for event in events] == [0.0]
     skeletons = tmp_path / "home" / "cache" / "skeletons"

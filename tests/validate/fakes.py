@@ -16,6 +16,7 @@ from converter.weights import Array, WeightSource
 from targets.base import (
     Artifact,
     CompileJob,
+    Conformance,
     Runner,
     Skeleton,
     Target,
@@ -128,6 +129,7 @@ class FakeTarget(Target):
     lowered: Corruption | None = None
     lowering: ToolchainError | None = None
     runs: list[str] = field(default_factory=list)
+    checked: list[Conformance] = field(default_factory=list)
 
     name = "fake"
     summary = "a target for tests"
@@ -155,6 +157,10 @@ class FakeTarget(Target):
 
     def predict(self, work: Workload) -> Cost:
         raise NotImplementedError
+
+    def conformance(self, bundle: Bundle, artifacts: object, folder: Path) -> list[Conformance]:
+        del bundle, artifacts, folder
+        return self.checked
 
     def open(self, artifact: Artifact, folder: Path) -> Runner:
         del folder

@@ -20,18 +20,21 @@ SIZE = Size(96, 72)
 QUICK = PictureRequest("a cat", steps=1, guidance=1)
 
 
-def compiled(name: str, folder: Path, prediction: str | None = None) -> Path:
+def compiled(
+    name: str, folder: Path, prediction: str | None = None, profile: str = "diffusers"
+) -> Path:
     checkpoint, bundle, artifacts = (folder / n for n in ("m.safetensors", "bundle", "artifacts"))
     write_checkpoint(checkpoint, MODELS[name])
-    export(ExportRequest(checkpoint, bundle, profile="diffusers", prediction=prediction))
+    export(ExportRequest(checkpoint, bundle, profile=profile, prediction=prediction))
     compile_bundle(CompileRequest(bundle, "onnxruntime", (SIZE,), artifacts))
     return artifacts
 
 
+@pytest.mark.parametrize("profile", ["diffusers", "sophon-demo"])
 def test_every_component_of_sdxl_agrees_on_inputs_made_by_its_own_text_encoders(
-    tmp_path: Path,
+    profile: str, tmp_path: Path
 ) -> None:
-    artifacts = compiled("sdxl", tmp_path)
+    artifacts = compiled("sdxl", tmp_path, profile=profile)
     report = validate(ValidateRequest(artifacts))
     assert report.verdict is Verdict.PASS
     assert len(report.results) == 5

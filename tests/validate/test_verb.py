@@ -1,9 +1,13 @@
 """The verb: exit codes and what it prints."""
 
+import json
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from sdconv.main import run
+from targets.base import Conformance
 from targets.registry import TARGETS
 from tests.validate.fakes import FakeReference, FakeTarget, Place
 
@@ -38,6 +42,35 @@ def test_incomplete_exits_with_0_and_a_warning(
     assert "not run on the emulator: about 4 min" in " ".join(printed.out.split())
     assert run(["validate", str(place.artifacts), "--emulator-budget", "5"]) == 0
     assert run(["validate", str(place.artifacts), "--judge-only"]) == 0
+
+
+def test_a_file_that_its_consumer_would_not_load_fails_whatever_it_computes(
+    place: Place, target: FakeTarget, capfd: pytest.CaptureFixture[str]
+) -> None:
+    good = Conformance("unet", "fake", "unet.bin", "sd-lcm-tpu", "model_tool", ())
+    bad = replace(good, path="vae.bin", faults=("input 0 is <int64>", "and more"))
+    target.checked = [good, good]
+    assert run(["validate", str(place.artifacts)]) == 0
+    assert "unet.bin: conforms to sd-lcm-tpu (model_tool)" in capfd.readouterr().out
+    target.checked = [good, bad]
+    for words in ([], ["--judge-only"]):
+        assert run(["validate", str(place.artifacts), *words]) == 1
+    out = capfd.readouterr().out
+    assert "vae.bin: would not load in hosts of sd-lcm-tpu: input 0 is <int64>" in out
+    assert "fail: 1 of 2 files would not load in their consumer." in out
+    report = json.loads((place.artifacts / "report.json").read_text())
+    assert report["verdict"] == "fail"
+    assert report["conformance"][1] == {
+        "component": "unet",
+        "target": "fake",
+        "path": "vae.bin",
+        "consumer": "sd-lcm-tpu",
+        "reader": "model_tool",
+        "faults": ["input 0 is <int64>", "and more"],
+    }
+    page = (place.artifacts / "report.html").read_text()
+    assert "input 0 is &lt;int64&gt;<br>and more" in page
+    assert "it conforms" in page
 
 
 def test_a_folder_without_artifacts_exits_with_2(

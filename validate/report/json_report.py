@@ -22,6 +22,9 @@ def report_to_json(report: Report) -> dict[str, Any]:
         "bundle": str(report.bundle),
         "results": [_result(result) for result in report.results],
         "latency": None if report.latency is None else latency_to_json(report.latency),
+        "conformance": [
+            {**file.__dict__, "faults": list(file.faults)} for file in report.conformance
+        ],
         "sources": [dict(source) for source in report.sources],
         "adapters": [dict(adapter) for adapter in report.adapters],
         "versions": {step: dict(versions) for step, versions in report.versions.items()},

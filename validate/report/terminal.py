@@ -30,6 +30,13 @@ def print_report(report: Report, console: Console) -> None:
         if result.verdict is not Verdict.PASS:
             style = STYLES[result.verdict]
             console.print(Text(f"{result.label}: {result.worst.ruling.sentence}", style=style))
+    for file in report.conformance:
+        if not file.faults:
+            said = f"{file.path}: conforms to {file.consumer} ({file.reader})"
+            console.print(Text(said, style=STYLES[Verdict.PASS]), soft_wrap=True)
+        for fault in file.faults:
+            said = f"{file.path}: would not load in hosts of {file.consumer}: {fault}"
+            console.print(Text(said, style=STYLES[Verdict.FAIL]), soft_wrap=True)
     console.print(Text(f"{report.verdict}: {report.sentence}.", style=STYLES[report.verdict]))
 
 
