@@ -188,9 +188,10 @@ _DENOISER: dict[str, Callable[[_Wanted, Origins], Array]] = {
     "text_embeds": _pooled_embedding,
     "time_ids": _time_ids,
 }
+_TEXT_ENCODER = {"input_ids": _tokens, "tokens": _tokens}
 _PORTS: dict[str, dict[str, Callable[[_Wanted, Origins], Array]]] = {
-    "text_encoder": {"input_ids": _tokens, "tokens": _tokens},
-    "text_encoder_2": {"input_ids": _tokens},
+    "text_encoder": _TEXT_ENCODER,
+    "text_encoder_2": _TEXT_ENCODER,
     CONTROLNET: {**_DENOISER, "controlnet_cond": _edges, "image": _edges},
     "unet": {**_DENOISER, "timestep_cond": _guidance_embedding},
     "vae_encoder": {"sample": _pictures, "image": _pictures},
