@@ -8,6 +8,7 @@ import sys
 
 import typer
 
+from sdconv.calibrate import calibrate
 from sdconv.compile import compile_
 from sdconv.export import export
 from sdconv.generate import generate
@@ -31,6 +32,7 @@ app = typer.Typer(
 )
 app.command("inspect")(inspect)
 app.command("export")(export)
+app.command("calibrate")(calibrate)
 app.command("compile")(compile_)
 app.command("validate")(validate)
 app.command("generate")(generate)

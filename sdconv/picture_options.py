@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from converter.bundle import Bundle
     from runtime.sampling import PictureRequest
 
 Artifacts = Annotated[
@@ -65,19 +66,32 @@ def picture_request(
     """
     from runtime.hints import HintFile
     from runtime.sampling import PictureRequest
-    from sdconv.console import out
     from targets.manifest import Manifest
+
+    chosen: dict[str, Any] = {"scheduler": scheduler, "steps": steps, "guidance": guidance}
+    if None in chosen.values():
+        made_from = Manifest.load(artifacts).load_bundle(bundle)
+        chosen = advised(made_from, scheduler, steps, guidance)
+    read = tuple(HintFile.parse(hint) for hint in hints or ())
+    return PictureRequest(prompt, negative, seed=seed, hints=read, **chosen)
+
+
+def advised(
+    bundle: Bundle, scheduler: str | None, steps: int | None, guidance: float | None
+) -> dict[str, Any]:
+    """The fields of a `PictureRequest` that are asked for, filled up by the recommendation.
+
+    Says which it is.
+    """
+    from sdconv.console import out
 
     given = {"scheduler": scheduler, "steps": steps, "guidance": guidance}
     asked = {name: value for name, value in given.items() if value is not None}
-    chosen: dict[str, Any] = asked
-    if len(asked) < len(given):
-        advice = Manifest.load(artifacts).load_bundle(bundle).sampling
-        if advice is not None and scheduler in (None, advice["scheduler"]):
-            out.print(sentence(advice), highlight=False, markup=False, soft_wrap=True)
-            chosen = {**{name: advice[name] for name in given}, **asked}
-    read = tuple(HintFile.parse(hint) for hint in hints or ())
-    return PictureRequest(prompt, negative, seed=seed, hints=read, **chosen)
+    advice = bundle.sampling
+    if len(asked) == len(given) or advice is None or scheduler not in (None, advice["scheduler"]):
+        return asked
+    out.print(sentence(advice), highlight=False, markup=False, soft_wrap=True)
+    return {**{name: advice[name] for name in given}, **asked}
 
 
 def sentence(advice: Mapping[str, Any]) -> str:

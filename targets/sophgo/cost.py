@@ -29,14 +29,12 @@ from collections.abc import Sequence
 from converter.cost import Cost
 from passes.weights import ALIGNMENT
 from targets.base import Workload
-
-BYTES = {"f32": 4, "f16": 2, "bf16": 2}
-"""Per weight in a bmodel."""
+from targets.sophgo.precisions import PRECISIONS
 
 PROCESSES = 360e6
 """Bytes of the program and the vendor's Python around the compiler, which they wait for."""
 MEMORY_PER_TENSOR = 80e3
-MEMORY_PER_WEIGHT_BYTE = {"f32": 2.9, "f16": 1.48, "bf16": 1.48}
+MEMORY_PER_WEIGHT_BYTE = {"f32": 2.9, "f16": 1.48, "bf16": 1.48, "int8": 1.48}
 """Bytes of the largest stage, per byte of float32 weights."""
 
 KERNEL_MODULE = 5.64e6
@@ -67,19 +65,20 @@ BIND_SECONDS = (0.5, 3e-9)
 
 def compile_cost(work: Workload) -> Cost:
     """One size of one component: the vendor's programs from graph to skeleton."""
-    job = work.job
+    job, precision = work.job, PRECISIONS[work.job.precision]
+    bound = not precision.calibrated
     seconds = STARTS + SECONDS_PER_TENSOR * work.tensors
     seconds += SECONDS_PER_WEIGHT_BYTE * work.weights_bytes
     memory = PROCESSES + MEMORY_PER_TENSOR * work.tensors
-    memory += MEMORY_PER_WEIGHT_BYTE[job.precision] * work.weights_bytes
+    memory += MEMORY_PER_WEIGHT_BYTE[precision.activations] * work.weights_bytes
     return Cost(
         memory=round(memory),
-        cached=round(_skeleton(work)),
+        cached=round(_skeleton(work) + (0 if bound else _packed(work))),
         temporary=round(
             work.weights_bytes
-            + work.largest
+            + (work.largest if bound else 0)  # the placeholders
             + 3 * _packed(work)
-            + (ALIGNMENT + TEXT_PER_TENSOR) * work.tensors  # the placeholders begin so far apart
+            + (ALIGNMENT + TEXT_PER_TENSOR) * work.tensors  # they begin so far apart
         ),
         seconds=seconds * SEARCH[job.effort],
     )
@@ -98,12 +97,14 @@ def bind_cost(works: Sequence[Workload]) -> Cost:
 
 def disk_peak(weights_bytes: int, precision: str) -> int:
     """Bytes that lie in the cache folder when a job is nearly done, a bmodel's extras included."""
-    copies = weights_bytes + 3 * weights_bytes * BYTES[precision] // 4
-    return round(copies + 4 * KERNEL_MODULE)
+    packed = weights_bytes * PRECISIONS[precision].weight_bytes / 4  # matrices take no more
+    return round(weights_bytes + 3 * packed + 4 * KERNEL_MODULE)
 
 
 def _packed(work: Workload) -> int:
-    return work.parameters * BYTES[work.job.precision]
+    precision = PRECISIONS[work.job.precision]
+    others = work.parameters - work.matrices
+    return round(precision.matrix_bytes * work.matrices + precision.weight_bytes * others)
 
 
 def _skeleton(work: Workload) -> float:

@@ -3,6 +3,7 @@
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -11,10 +12,12 @@ import numpy as np
 from converter.progress import Event, Progress, silent
 from converter.weights import Array
 from targets.base import CompileJob, ToolchainError
+from targets.calibration import CalibrationData
 from targets.sophgo.chips import CHIPS, Chip
 from targets.sophgo.compilation import BMODEL_FILE, compile_graph
 from targets.sophgo.emulator import EmulatorRunner
 from targets.sophgo.graphs import PortAt, StaticGraph
+from targets.sophgo.precisions import PRECISIONS
 from targets.sophgo.record import StageRecord
 from targets.sophgo.toolchain import TpuMlir
 from targets.toolchains import Proof
@@ -79,6 +82,8 @@ def _try(toolchain: TpuMlir, chip: Chip, precision: str) -> Proof:
         folder = Path(name)
         graph, weights, expected, picture = _micro_model(folder)
         job = CompileJob("micro", graph.path, graph.sha256, (), None, 1, precision)
+        if PRECISIONS[precision].calibrated:
+            job = replace(job, calibration=_calibration(folder / "calibration", picture))
         try:
             compile_graph(toolchain, chip, job, graph, weights, folder, silent)
             record = StageRecord.load(folder)
@@ -121,6 +126,13 @@ def _micro_model(folder: Path) -> tuple[StaticGraph, Path, Array, Array]:
         (PortAt("product", "float32", (1, 8, 16)),),
     )
     return graph, folder / "w", _answer(picture, **values), picture
+
+
+def _calibration(folder: Path, picture: Array) -> CalibrationData:
+    """The micro network has no real inputs: its ranges are those of the one that it is tried on."""
+    folder.mkdir()
+    np.savez(folder / "0000.npz", picture=picture)
+    return CalibrationData.of(folder)
 
 
 def _answer(picture: Array, kernel: Array, bias: Array, matrix: Array) -> Array:

@@ -14,7 +14,15 @@ from converter.errors import InputError
 from converter.files import blake3_of
 from converter.progress import Event, Progress
 from converter.weights import WeightSource
-from targets.base import Artifact, CompileJob, Runner, Skeleton, Target, Workload
+from targets.base import (
+    Artifact,
+    CompileJob,
+    QuantizeTable,
+    Runner,
+    Skeleton,
+    Target,
+    Workload,
+)
 from targets.sophgo.binding import bind, stage_record
 from targets.sophgo.chips import get_chip
 from targets.sophgo.compilation import compile_graph, recipe, unbound
@@ -22,6 +30,7 @@ from targets.sophgo.cost import bind_cost, compile_cost
 from targets.sophgo.emulation_time import emulation_seconds, predicted_seconds
 from targets.sophgo.emulator import EmulatorRunner
 from targets.sophgo.graphs import StaticGraph, find_static_graph, static_graph
+from targets.sophgo.precisions import PRECISIONS, modes_of
 from targets.sophgo.record import StageRecord
 from targets.sophgo.toolchain import TpuMlir
 
@@ -35,10 +44,15 @@ DEFAULT_PRECISIONS = {
 """What the existing deployments use."""
 
 
+SCALES = "the scales of INT8 depend on their values"
+"""Why nothing else is tried with calibration data."""
+
+
 class SophgoTarget(Target):
     """bmodels for one Sophgo chip, compiled by tpu-mlir."""
 
     expected_profile = "sd-lcm-tpu"
+    takes_tables = True
 
     def __init__(self, name: str = "bm1684x") -> None:
         self._chip = get_chip(name)
@@ -53,6 +67,16 @@ class SophgoTarget(Target):
         chosen = DEFAULT_PRECISIONS.get(component, "f16")
         return chosen if chosen in self.precisions else "f16"
 
+    def needs_calibration(self, precision: str, table: QuantizeTable | None) -> bool:
+        """Whether anything is INT8. Raises InputError for a table that the compiler cannot read."""
+        modes = [] if table is None else modes_of(table.path)
+        if table is not None and PRECISIONS[precision].mixed:
+            raise InputError(
+                f"{precision} chooses the precision of every operation itself: write "
+                f"{PRECISIONS[precision].quantize.lower()} beside --quantize-table"
+            )
+        return PRECISIONS[precision].calibrated or "INT8" in modes
+
     def check_ready(self) -> None:
         """Raise ToolchainError, with the command to run, when tpu-mlir is not installed."""
         self._toolchain.check_ready()
@@ -64,11 +88,14 @@ class SophgoTarget(Target):
                 f"{self.name} has no precision {job.precision!r}: choose one of "
                 f"{', '.join(self.precisions)}"
             )
-        made, weights_key = self._make(job, None, progress), None
-        reason = unbound(made.path)
+        reason: str | None = SCALES if job.calibration is not None else None
+        weights_key = None
+        if reason is None:
+            made = self._make(job, None, progress)
+            reason = unbound(made.path)
         if reason is not None:
             note = f"{job.label}: compiled with its weights, for others do not fit it: {reason}"
-            progress(Event(f"compile {job.label}", 1.0, note))
+            progress(Event(f"compile {job.label}", 0.0, note))
             made, weights_key = self._make(job, weights, progress), weights.key
         predicted_ms = StageRecord.load(made.path).cycle_model.runtime_ms
         note = f"{job.label}: {predicted_ms:.4g} ms on {self.name} by the compiler; {made.why}"
@@ -101,10 +128,12 @@ class SophgoTarget(Target):
             **({} if weights_key is None else {"weights": weights_key}),
             "precision": job.precision,
             "effort": job.effort,
+            **({} if job.calibration is None else {"calibration": job.calibration.content}),
+            **({} if job.quantize_table is None else {"table": job.quantize_table.content}),
             "chip": self._chip.name,
             "batch": str(job.batch),
             "toolchain": f"{self._toolchain.name} {self._toolchain.version}",
-            "steps": hashlib.sha256(recipe(self._chip).encode()).hexdigest(),
+            "steps": hashlib.sha256(recipe(self._chip, job).encode()).hexdigest(),
         }
 
     def find_skeleton(self, job: CompileJob, weights_key: str) -> Path | None:
@@ -112,10 +141,12 @@ class SophgoTarget(Target):
         graph = find_static_graph(job)
         if graph is None:
             return None
-        found = Cache(SKELETONS).find(self._inputs(job, graph, None))
-        if found is not None and unbound(found) is not None:
-            found = Cache(SKELETONS).find(self._inputs(job, graph, weights_key))
-        return found
+        found = None
+        if job.calibration is None:
+            found = Cache(SKELETONS).find(self._inputs(job, graph, None))
+            if found is None or unbound(found) is None:
+                return found
+        return Cache(SKELETONS).find(self._inputs(job, graph, weights_key))
 
     def predict(self, work: Workload) -> Cost:
         """See `targets.sophgo.cost`."""

@@ -105,7 +105,7 @@ class _Search:
         self._by_count: dict[int, list[tuple[str, Layout]]] = {}
         for name, values in placeholders.items():
             for layout in LAYOUTS.values():
-                if values.ndim in layout.ranks:
+                if layout.takes(values.shape):
                     count = layout.count(values.shape)
                     self._by_count.setdefault(count, []).append((name, layout))
 
@@ -129,8 +129,9 @@ class _Search:
 
     def _is(self, candidate: PackedWeight, packed: Array) -> bool:
         values = self._placeholders[candidate.source]
-        if LAYOUTS[candidate.layout].by_rows and not candidate.part:
-            first = candidate.pack(values[:1])  # most candidates fall here, for little work
+        cut = LAYOUTS[candidate.layout].first
+        if cut is not None and not candidate.part:
+            first = candidate.pack(cut(values))  # most candidates fall here, for little work
             if not np.array_equal(first, packed[: len(first)]):
                 return False
         return np.array_equal(candidate.pack(values), packed)
