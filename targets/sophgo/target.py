@@ -114,6 +114,8 @@ class SophgoTarget(Target):
 
         def build(folder: Path) -> None:
             self.check_ready()
+            if job.calibration is not None:
+                self._toolchain.check_calibrates()
             compile_graph(self._toolchain, self._chip, job, graph, file, folder, progress)
 
         inputs = self._inputs(job, graph, None if weights is None else weights.key)

@@ -10,11 +10,12 @@ import pytest
 from converter.errors import InputError
 from converter.progress import Event, silent
 from converter.sizes import Size
-from targets.base import CompileJob, QuantizeTable, Skeleton
+from targets.base import CompileJob, QuantizeTable, Skeleton, ToolchainError
 from targets.calibration import CalibrationData
 from targets.sophgo.compilation import CALIBRATION_TABLE, MIXED_TABLE, QUANTIZE_TABLE
 from targets.sophgo.precisions import PRECISIONS, modes_of
 from targets.sophgo.target import SophgoTarget
+from targets.sophgo.toolchain import TpuMlir
 from tests.targets.fake_compiler import MLIR
 from tests.targets.sophgo_jobs import Weights, file_of, job, random_values
 
@@ -60,6 +61,15 @@ def test_int8_is_compiled_with_its_weights_at_once(
     assert compiled(target, one, held)[0].reused
     assert target.find_skeleton(one, held.key) == skeleton.path
     assert target.find_skeleton(one, "others") is None
+
+
+def test_an_older_environment_is_to_be_built_again(
+    target: SophgoTarget, one: CompileJob, held: Weights, fake_tpu_mlir: TpuMlir
+) -> None:
+    calibrator = fake_tpu_mlir.package / "python" / "calibration" / "kld_calibrator.py"
+    calibrator.write_text("import numpy\nimport torch\n")
+    with pytest.raises(ToolchainError, match="run 'sdconv toolchain install tpu-mlir --force'"):
+        target.compile(one, held, silent)
 
 
 def test_other_data_make_another_skeleton(
