@@ -27,8 +27,8 @@ small model is `examples.small_models.SMALL`):
 from collections.abc import Sequence
 
 from converter.cost import Cost
-from passes.weights import ALIGNMENT
 from targets.base import Workload
+from targets.sophgo.packing.placeholders import STEP
 from targets.sophgo.precisions import PRECISIONS
 
 PROCESSES = 360e6
@@ -78,7 +78,7 @@ def compile_cost(work: Workload) -> Cost:
             work.weights_bytes
             + (work.largest if bound else 0)  # the placeholders
             + 3 * _packed(work)
-            + (ALIGNMENT + TEXT_PER_TENSOR) * work.tensors  # they begin so far apart
+            + (STEP + TEXT_PER_TENSOR) * work.tensors  # they begin so far apart
         ),
         seconds=seconds * SEARCH[job.effort],
     )

@@ -12,7 +12,7 @@ output at a time form a group, with a scale and a zero point of its own (the for
 `[units, outputs / units, groups]`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import prod
 
@@ -22,11 +22,14 @@ import numpy as np
 from converter.weights import Array
 from targets.sophgo.precisions import GROUP
 
+CODES = "ui8"
+"""The element type that only codes and zero points have."""
+
 DTYPES: dict[str, np.dtype[np.generic]] = {
     "f32": np.dtype(np.float32),
     "f16": np.dtype(np.float16),
     "bf16": np.dtype(ml_dtypes.bfloat16),
-    "ui8": np.dtype(np.uint8),
+    CODES: np.dtype(np.uint8),
 }
 """The compiler's names for element types -> numpy's. Casts round to nearest even."""
 
@@ -110,11 +113,27 @@ def _diagonal(lanes: int) -> Layout:
 
 @dataclass(frozen=True)
 class Quantised(Layout):
-    """An order of codes, scales or zero points of a matrix whose inputs form groups of `GROUP`."""
+    """An order of codes, scales or zero points of a matrix whose inputs form groups of `GROUP`.
+
+    The matrix is `[inputs, outputs]`, or with `turned` `[outputs, inputs]`. `dtype` is one of
+    `DTYPES`; None stands for that of the activations.
+    """
+
+    turned: bool = False
+    dtype: str | None = CODES
+
+    def sides(self, shape: tuple[int, ...]) -> tuple[int, int]:
+        """Inputs and outputs of a matrix."""
+        return (shape[1], shape[0]) if self.turned else (shape[0], shape[1])
 
     def takes(self, shape: tuple[int, ...]) -> bool:
         """Whether it is a matrix whose inputs fill whole groups."""
-        return super().takes(shape) and shape[0] % GROUP == 0
+        return super().takes(shape) and self.sides(shape)[0] % GROUP == 0
+
+    def outputs(self, shape: tuple[int, ...], start: int, stop: int) -> tuple[tuple[int, int], ...]:
+        """The part of a matrix that makes these outputs: where it begins and ends by axis."""
+        run, all_ = (start, stop), (0, self.sides(shape)[0])
+        return (run, all_) if self.turned else (all_, run)
 
 
 def _quantise(matrix: Array, bits: int) -> tuple[Array, Array, Array]:
@@ -139,25 +158,27 @@ def _rounded(values: Array) -> Array:
     return np.asarray(whole + np.copysign(np.abs(values - whole) >= 0.5, values), values.dtype)
 
 
-def _codes(bits: int) -> Layout:
+def _codes(bits: int, *, turned: bool) -> Quantised:
     per_byte = 8 // bits
 
     def arrange(values: Array) -> Array:
-        codes = _quantise(values, bits)[0].reshape(values.shape[1], -1, per_byte)
+        matrix = values.T if turned else values
+        codes = _quantise(matrix, bits)[0].reshape(matrix.shape[1], -1, per_byte)
         shifts = np.array(range(0, 8, bits), np.uint8)
         return np.asarray(np.bitwise_or.reduce(codes << shifts, axis=2))
 
     def count(outer: tuple[int, ...]) -> int:
         return prod(outer) // per_byte
 
-    return Quantised(f"codes-{bits}", (2,), arrange, count, _first_column, exact=True)
+    name, first = _turned(f"codes-{bits}", turned=turned)
+    return Quantised(name, (2,), arrange, count, first, exact=True, turned=turned)
 
 
-def _per_group(what: str, bits: int, units: int) -> Layout:
+def _per_group(what: str, bits: int, units: int, *, turned: bool) -> Quantised:
     index = ("codes", "scales", "zeros").index(what)
 
     def arrange(values: Array) -> Array:
-        dealt = _quantise(values, bits)[index]
+        dealt = _quantise(values.T if turned else values, bits)[index]
         outputs, groups = dealt.shape
         if outputs % units:
             return dealt
@@ -166,7 +187,21 @@ def _per_group(what: str, bits: int, units: int) -> Layout:
     def count(outer: tuple[int, ...]) -> int:
         return prod(outer) // GROUP
 
-    return Quantised(f"{what}-{bits}-{units}", (2,), arrange, count, _first_column, exact=True)
+    name, first = _turned(f"{what}-{bits}-{units}", turned=turned)
+    dtype = CODES if what == "zeros" else None
+    return Quantised(name, (2,), arrange, count, first, exact=True, turned=turned, dtype=dtype)
+
+
+def _turned(name: str, *, turned: bool) -> tuple[str, Cut]:
+    return (f"{name}-turned", _first_row) if turned else (name, _first_column)
+
+
+def _all_quantised(*, turned: bool) -> Iterator[Quantised]:
+    for bits in (8, 4):
+        yield _codes(bits, turned=turned)
+        for units in UNITS:
+            yield _per_group("scales", bits, units, turned=turned)
+            yield _per_group("zeros", bits, units, turned=turned)
 
 
 LAYOUTS = {
@@ -176,12 +211,7 @@ LAYOUTS = {
         Layout("transposed", (2,), _transposed, prod, _first_column),
         *(_filter(lanes, folded) for folded in ("", "-rows", "-window") for lanes in LANES),
         *(_diagonal(lanes) for lanes in LANES),
-        *(_codes(bits) for bits in (8, 4)),
-        *(
-            _per_group(what, bits, units)
-            for what in ("scales", "zeros")
-            for bits in (8, 4)
-            for units in UNITS
-        ),
+        *_all_quantised(turned=False),
+        *_all_quantised(turned=True),
     )
 }

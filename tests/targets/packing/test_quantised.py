@@ -7,7 +7,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from targets.sophgo.packing.layouts import LAYOUTS
+from targets.sophgo.packing.layouts import DTYPES, LAYOUTS
+from targets.sophgo.packing.learning import NotLearnedError, RegionTensor, learn
 from targets.sophgo.packing.weight_map import PackedWeight
 from targets.sophgo.precisions import GROUP
 
@@ -75,17 +76,57 @@ def test_scales_and_zero_points_are_dealt_to_the_units(units: int, bits: int) ->
     assert packed.tolist() == [zero for output in order for zero in zeros[output]]
 
 
+def test_a_matrix_may_lie_the_other_way_round() -> None:
+    values = matrix(128, 64)
+    for layout, dtype in (("codes-4", "ui8"), ("scales-8-32", "f16"), ("zeros-8-64", "ui8")):
+        packed = PackedWeight(0, "w", (), layout, dtype).pack(values)
+        turned = PackedWeight(0, "w", (), f"{layout}-turned", dtype).pack(values.T.copy())
+        assert turned.tolist() == packed.tolist()
+
+
 def test_groups_are_whole() -> None:
     assert not LAYOUTS["codes-8"].takes((96, 64))
     assert LAYOUTS["codes-8"].takes((128, 96))
+    assert LAYOUTS["codes-8-turned"].takes((96, 128))
+    assert not LAYOUTS["codes-8-turned"].takes((128, 96))
 
 
-@pytest.mark.parametrize("layout", ["codes-8", "codes-4", "scales-8-64", "zeros-4-32"])
-def test_what_comes_first_is_made_of_the_first_column(layout: str) -> None:
-    values = matrix(128, 64)
+@pytest.mark.parametrize(
+    "layout",
+    ["codes-8", "codes-4", "codes-8-turned", "scales-8-64", "scales-4-32-turned", "zeros-4-32"],
+)
+def test_what_comes_first_is_made_of_one_output(layout: str) -> None:
+    values = matrix(128, 128)
     first = LAYOUTS[layout].first
     assert first is not None
     dtype = "f16" if layout.startswith("scales") else "ui8"
     whole = PackedWeight(0, "w", (), layout, dtype).pack(values)
     part = PackedWeight(0, "w", (), layout, dtype).pack(first(values))
     assert part.tolist() == whole[: part.size].tolist()
+
+
+def test_quantised_weights_are_found_whole_cut_and_turned() -> None:
+    placeholders = {"a.weight": matrix(64, 96), "b.weight": matrix(128, 64).T.copy()}
+    others = {name: values + 1 for name, values in placeholders.items()}
+    wanted = {
+        "linear_uint": PackedWeight(0, "a.weight", ((0, 64), (0, 64)), "codes-8", "ui8"),
+        "linear_reordered": PackedWeight(0, "a.weight", ((0, 64), (0, 64)), "scales-8-64", "f16"),
+        "linear_1_reordered": PackedWeight(0, "a.weight", ((0, 64), (0, 64)), "zeros-8-64", "ui8"),
+        "rest": PackedWeight(0, "a.weight", ((0, 64), (64, 96)), "codes-8", "ui8"),
+        "gemm_uint": PackedWeight(0, "b.weight", (), "codes-8-turned", "ui8"),
+    }
+    page = 8192
+    region = np.zeros(page * len(wanted), np.uint8)
+    tensors = []
+    for at, (name, weight) in enumerate(wanted.items()):
+        raw = weight.pack(placeholders[weight.source])
+        region[page * at :][: raw.size] = raw
+        count = raw.size // DTYPES[weight.dtype].itemsize
+        tensors.append(RegionTensor(name, (count,), weight.dtype, page * at))
+    weight_map = learn(region, tensors, placeholders, [])
+    for found, weight in zip(weight_map.weights, wanted.values(), strict=True):
+        packed = found.pack(others[found.source])
+        assert packed.tolist() == weight.pack(others[weight.source]).tolist()
+    region[page * 3 + 5] ^= 1
+    with pytest.raises(NotLearnedError, match="1 of 5 packed weights are in no known form: rest"):
+        learn(region, tensors, placeholders, [])
