@@ -41,7 +41,8 @@ class CalibrationData:
 
 def calibrations(folder: Path) -> Cache:
     """The store of calibration data at a folder of the user's."""
-    return Cache(folder.name, folder.absolute().parent)
+    folder = folder.absolute()
+    return Cache(folder.name, folder.parent)
 
 
 def command(bundle: Bundle, size: Size | None, batch: int, folder: Path) -> str:

@@ -88,6 +88,11 @@ class SophgoTarget(Target):
                 f"{self.name} has no precision {job.precision!r}: choose one of "
                 f"{', '.join(self.precisions)}"
             )
+        if job.calibration is not None and job.batch > 1:
+            raise InputError(
+                f"{job.label}: tpu-mlir calibrates networks of batch 1 only: compile with -b 1, "
+                "and let the host run it once for each prompt"
+            )
         reason: str | None = SCALES if job.calibration is not None else None
         weights_key = None
         if reason is None:

@@ -63,6 +63,11 @@ def test_int8_is_compiled_with_its_weights_at_once(
     assert target.find_skeleton(one, "others") is None
 
 
+def test_int8_is_for_batch_1(target: SophgoTarget, one: CompileJob, held: Weights) -> None:
+    with pytest.raises(InputError, match="calibrates networks of batch 1 only: compile with -b 1"):
+        target.compile(replace(one, batch=2), held, silent)
+
+
 def test_an_older_environment_is_to_be_built_again(
     target: SophgoTarget, one: CompileJob, held: Weights, fake_tpu_mlir: TpuMlir
 ) -> None:
