@@ -57,7 +57,8 @@ class ComponentForecast:
 
     `record` is the bundle's, with empty hashes where nothing here knows them yet; its
     `weights_bytes` are those of all weights in float32, also where the bundle links them.
-    `tensors` is the number of weights, `largest` the bytes of the largest. `tracing` is the cost of
+    `tensors` is the number of weights, `largest` the bytes of the largest, `matrices` the number of
+    parameters that are in matrices which activations are multiplied by. `tracing` is the cost of
     making the template, None where that ships or lies in the cache. `done`: the bundle in the
     output folder holds it already.
     `gathering` is the cost of writing linked weights to one file, None where they are not linked.
@@ -70,6 +71,7 @@ class ComponentForecast:
     cost: Cost
     done: bool
     gathering: Cost | None = None
+    matrices: int = 0
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,10 @@ class _Forecaster:
             gathering = Cost(memory + two, cached=count, seconds=SECONDS_PER_BYTE * count)
         tracing = _tracing(len(needed)) if path is None else None
         largest = 4 * max(sizes.values())
-        return ComponentForecast(record, len(needed), largest, tracing, cost, done, gathering)
+        matrices = sum(math.prod(rule.shape) for rule in needed if _is_matrix(rule))
+        return ComponentForecast(
+            record, len(needed), largest, tracing, cost, done, gathering, matrices
+        )
 
     def _is_there(self, record: BundleComponent) -> bool:
         """Whether the output folder holds this component, linked or not as it is wanted."""
@@ -205,6 +210,11 @@ def _needed(source: Source, component: str) -> list[TensorRule]:
 def _file_bytes(sizes: Iterable[int]) -> int:
     """Bytes of a weights file of tensors of these sizes, up to the padding behind the last."""
     return sum(-(-4 * size // ALIGNMENT) * ALIGNMENT for size in sizes)
+
+
+def _is_matrix(rule: TensorRule) -> bool:
+    """Whether it is multiplied by; tables of embeddings are only looked up."""
+    return len(rule.shape) == 2 and not rule.name.endswith("embedding.weight")
 
 
 def _in_flight(needed: Sequence[TensorRule], source: Source) -> int:

@@ -15,6 +15,7 @@ from runtime.conditioning import CONTEXT, GUIDANCE, SIZES, PromptRules
 from runtime.network import Network
 from runtime.sampling import Pipeline
 from targets.base import Artifact, Runner, Target
+from targets.compile import batch_of
 from targets.manifest import Manifest
 
 
@@ -69,15 +70,19 @@ def open_reference(
     size: Size,
     opener: Callable[[Bundle, str], Runner],
     controlnets: Sequence[str] = (),
+    batch: int | None = None,
 ) -> Iterator[Pipeline]:
-    """Open the fp32 reference of a bundle; it takes any size and batch."""
+    """Open the fp32 reference of a bundle; it takes any size and batch.
+
+    With `batch` it is run in parts of as many rows as artifacts compiled for that batch.
+    """
     check_draws(bundle, controlnets)
     with ExitStack() as stack:
         networks = {
             component: Network(
                 stack.enter_context(opener(bundle, component)),
                 bundle.components[component].interface,
-                batch=None,
+                batch if batch is None else batch_of(component, batch),
             )
             for component in drawing_components(bundle, controlnets)
         }

@@ -34,6 +34,17 @@ def compile_(
     precision: Annotated[
         str, typer.Option(help="Override per component: unet=f16,vae_decoder=bf16.")
     ] = "",
+    calibration: Annotated[
+        Path | None,
+        typer.Option(help="What INT8 takes its ranges from: folder of 'sdconv calibrate'."),
+    ] = None,
+    quantize_table: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="COMPONENT=FILE",
+            help="Precision of single operations: lines of name and mode; may be repeated.",
+        ),
+    ] = None,
     batch: Annotated[int | None, typer.Option("-b", "--batch", help="UNet batch.")] = None,
     components: Annotated[
         str | None, typer.Option(help="Compile only these, comma-separated.")
@@ -51,7 +62,7 @@ def compile_(
 ) -> None:
     """Compile a bundle for a target at every size, then judge each artifact against torch."""
     from sdconv.console import err, out, progress_bar
-    from targets.compile import CompileRequest, compile_bundle, parse_precisions
+    from targets.compile import CompileRequest, compile_bundle, parse_precisions, parse_tables
     from validate.latency import predicted_latency
     from validate.report.terminal import print_latency
 
@@ -66,6 +77,8 @@ def compile_(
         batch=batch,
         components=tuple(components.split(",")) if components else None,
         effort=effort,
+        calibration=calibration,
+        quantize_tables=parse_tables(quantize_table or ()),
     )
     with progress_bar() as progress:
         manifest = compile_bundle(request, progress).of_target(target)

@@ -9,6 +9,7 @@ import sys
 import typer
 
 from sdconv.bench import bench
+from sdconv.calibrate import calibrate
 from sdconv.compile import compile_
 from sdconv.export import export
 from sdconv.generate import generate
@@ -32,6 +33,7 @@ app = typer.Typer(
 )
 app.command("inspect")(inspect)
 app.command("export")(export)
+app.command("calibrate")(calibrate)
 app.command("compile")(compile_)
 app.command("validate")(validate)
 app.command("generate")(generate)

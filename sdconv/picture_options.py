@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from converter.bundle import Bundle
     from runtime.sampling import PictureRequest
 
 Artifacts = Annotated[
@@ -62,20 +63,30 @@ def picture_request(
 
     Raises InputError where the artifacts or their bundle cannot be read.
     """
-    from runtime.advice import sampling_options
     from runtime.hints import HintFile
     from runtime.sampling import PictureRequest
-    from sdconv.console import out
     from targets.manifest import Manifest
 
     chosen: dict[str, Any] = {"scheduler": scheduler, "steps": steps, "guidance": guidance}
     if None in chosen.values():
-        advice = Manifest.load(artifacts).load_bundle(bundle).sampling
-        chosen, followed = sampling_options(advice, **chosen)
-        if advice is not None and followed:
-            out.print(sentence(advice), highlight=False, markup=False, soft_wrap=True)
+        made_from = Manifest.load(artifacts).load_bundle(bundle)
+        chosen = advised(made_from, scheduler, steps, guidance)
     read = tuple(HintFile.parse(hint) for hint in hints or ())
     return PictureRequest(prompt, negative, seed=seed, hints=read, **chosen)
+
+
+def advised(
+    bundle: Bundle, scheduler: str | None, steps: int | None, guidance: float | None
+) -> dict[str, Any]:
+    """The fields of a `PictureRequest`, filled up as `runtime.advice` says; says whose they are."""
+    from runtime.advice import sampling_options
+    from sdconv.console import out
+
+    advice = bundle.sampling
+    chosen, followed = sampling_options(advice, scheduler=scheduler, steps=steps, guidance=guidance)
+    if advice is not None and followed:
+        out.print(sentence(advice), highlight=False, markup=False, soft_wrap=True)
+    return chosen
 
 
 def sentence(advice: Mapping[str, Any]) -> str:

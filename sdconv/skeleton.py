@@ -37,6 +37,7 @@ def export_skeletons(
     precision: Annotated[str, typer.Option(help="As given to 'sdconv compile'.")] = "",
     components: Annotated[str | None, typer.Option(help="Only these, comma-separated.")] = None,
     effort: Annotated[str, typer.Option(help="As given to 'sdconv compile'.")] = "normal",
+    calibration: Annotated[Path | None, typer.Option(help="As given to 'sdconv compile'.")] = None,
 ) -> None:
     """Write what 'sdconv compile' made, for these options, into an archive.
 
@@ -55,6 +56,7 @@ def export_skeletons(
         precision=parse_precisions(precision),
         components=tuple(components.split(",")) if components else None,
         effort=effort,
+        calibration=calibration,
     )
     entries = find_skeletons(request)
     skeletons.export_skeletons(entries, archive)

@@ -16,6 +16,7 @@ from converter.cost import Cost
 from converter.progress import Progress
 from converter.sizes import Size
 from converter.weights import Array, WeightSource
+from targets.calibration import CalibrationData
 
 
 class ToolchainError(RuntimeError):
@@ -27,6 +28,17 @@ EFFORTS = ("normal", "high")
 
 
 @dataclass(frozen=True)
+class QuantizeTable:
+    """A user's file that gives some operations a precision of their own, in the compiler's format.
+
+    `content` is the hash of what it holds.
+    """
+
+    path: Path
+    content: str
+
+
+@dataclass(frozen=True)
 class CompileJob:
     """One component at one size, batch and precision: the unit of compilation.
 
@@ -34,6 +46,7 @@ class CompileJob:
     what its inputs are to be specialised to, in the consumer's order. `size` is None for a
     component without a picture size. `effort` is one of `EFFORTS`. `file` is where the consumer
     opens the artifact, below the folder of artifacts and without the ending; None: anywhere.
+    `calibration` holds the inputs that INT8 takes its ranges from.
     """
 
     component: str
@@ -45,6 +58,8 @@ class CompileJob:
     precision: str
     effort: str = "normal"
     file: str | None = None
+    calibration: CalibrationData | None = None
+    quantize_table: QuantizeTable | None = None
 
     @property
     def label(self) -> str:
@@ -59,7 +74,8 @@ class Workload:
     `job.graph` need not exist and `job.graph_sha256` may be empty, as may `weights_key`: then
     nothing can be known to be in the cache. `weights_bytes` is the size of the weights file
     (float32), `tensors` how many it holds, `largest` the bytes of the largest, `operations` the
-    additions and multiplications of one run.
+    additions and multiplications of one run. Of the `parameters`, so many are in `matrices` that
+    activations are multiplied by.
     """
 
     job: CompileJob
@@ -69,6 +85,7 @@ class Workload:
     tensors: int
     largest: int
     operations: int
+    matrices: int = 0
 
 
 @dataclass(frozen=True)
@@ -249,17 +266,24 @@ class Target(ABC):
     chip: str | None
     """The device the artifacts are for, None where any machine runs them."""
     precisions: tuple[str, ...]
-    """Supported precisions: f32, f16, bf16."""
+    """Supported precisions, as in `targets.sophgo.precisions`."""
     expected_profile: str | None = None
     """The interface profile of the hosts that run these artifacts, where there is one."""
     needs_weights_file: bool = False
     """Whether `bind` wants all weights in one file, at the offsets of the graph."""
     links: bool = False
     """Whether artifacts are hard links to what lies elsewhere, on one disk."""
+    takes_tables: bool = False
+    """Whether single operations can have a precision of their own."""
 
     @abstractmethod
     def default_precision(self, component: str) -> str:
         """The precision used when the user names none."""
+
+    def needs_calibration(self, precision: str, table: QuantizeTable | None) -> bool:
+        """Whether a job wants calibration data. Raises InputError for a table that is none."""
+        del precision, table
+        return False
 
     def check_ready(self) -> None:  # noqa: B027  (most targets need nothing installed)
         """Raise ToolchainError, with the command to run, when something is not installed."""

@@ -10,11 +10,13 @@ from converter.architecture import Architecture
 from converter.bundle import Bundle, BundleComponent
 from converter.errors import InputError
 from converter.families.controlnet import is_controlnet, kind_of
+from converter.files import sha256_of
 from converter.interface_profile import InterfaceProfile
 from converter.profiles import get_profile
 from converter.progress import Event, Progress, silent
 from converter.sizes import Size
-from targets.base import EFFORTS, Artifact, CompileJob, Target
+from targets.base import EFFORTS, Artifact, CompileJob, QuantizeTable, Target
+from targets.calibration import command, find_data
 from targets.manifest import MANIFEST_FILE, Manifest
 from targets.one_file import in_one_file
 from targets.registry import get_target
@@ -25,6 +27,7 @@ class CompileRequest:
     """What to compile. `precision` overrides the target's choice per component.
 
     `batch` None takes the batch that the bundle was exported for. `components` None takes all.
+    `calibration` is a folder of 'sdconv calibrate', `quantize_tables` are files by component.
     """
 
     bundle: Path
@@ -35,6 +38,8 @@ class CompileRequest:
     batch: int | None = None
     components: tuple[str, ...] | None = None
     effort: str = "normal"
+    calibration: Path | None = None
+    quantize_tables: Mapping[str, Path] = field(default_factory=dict)
 
     def command(self) -> list[str]:
         """The command line that makes the same request."""
@@ -42,6 +47,10 @@ class CompileRequest:
         words += ["--sizes", ",".join(map(str, self.sizes)), "-o", str(self.output)]
         if self.precision:
             words += ["--precision", ",".join(f"{c}={p}" for c, p in self.precision.items())]
+        for component, table in self.quantize_tables.items():
+            words += ["--quantize-table", f"{component}={table}"]
+        if self.calibration is not None:
+            words += ["--calibration", str(self.calibration)]
         if self.batch is not None:
             words += ["-b", str(self.batch)]
         if self.effort != "normal":
@@ -64,6 +73,20 @@ def parse_precisions(text: str) -> dict[str, str]:
     return chosen
 
 
+def parse_tables(texts: Sequence[str]) -> dict[str, Path]:
+    """Read ``unet=table.txt``; raises InputError for anything else."""
+    tables = {}
+    for text in texts:
+        component, equals, file = text.partition("=")
+        if not equals or not component or not Path(file).is_file():
+            raise InputError(
+                f"quantize table {text!r} is not COMPONENT=FILE with a file that is there: write "
+                "for example unet=table.txt"
+            )
+        tables[component] = Path(file)
+    return tables
+
+
 def compile_bundle(request: CompileRequest, progress: Progress = silent) -> Manifest:
     """Compile what is not compiled yet, bind it, write the manifest.
 
@@ -71,7 +94,7 @@ def compile_bundle(request: CompileRequest, progress: Progress = silent) -> Mani
     """
     bundle = Bundle.load(request.bundle)
     target = get_target(request.target)
-    jobs = jobs_of(request, bundle, target)
+    jobs = _calibrated(jobs_of(request, bundle, target), request, bundle, target)
     before = _earlier(request, bundle)
     _say_profile(bundle, target, progress)
     weights = {component: bundle.weights(component) for component in jobs}
@@ -98,9 +121,10 @@ def find_skeletons(request: CompileRequest) -> list[Path]:
     """The cache entries that this compilation would reuse; raises InputError naming others."""
     bundle = Bundle.load(request.bundle)
     target = get_target(request.target)
+    wanted = _calibrated(jobs_of(request, bundle, target), request, bundle, target)
     found = {
         job: target.find_skeleton(job, bundle.components[name].weights_key)
-        for name, jobs in jobs_of(request, bundle, target).items()
+        for name, jobs in wanted.items()
         for job in jobs
     }
     missing = [job.label for job, path in found.items() if path is None]
@@ -113,7 +137,7 @@ def find_skeletons(request: CompileRequest) -> list[Path]:
 def jobs_of(request: CompileRequest, bundle: Bundle, target: Target) -> dict[str, list[CompileJob]]:
     """Every job by component, after checking everything that a user can have wrong."""
     names = request.components or tuple(bundle.components)
-    for name in (*names, *request.precision):
+    for name in (*names, *request.precision, *request.quantize_tables):
         if name not in bundle.components:
             raise InputError(
                 f"no component {name!r} in {bundle.folder}: it has {', '.join(bundle.components)}"
@@ -124,6 +148,8 @@ def jobs_of(request: CompileRequest, bundle: Bundle, target: Target) -> dict[str
                 f"{component}={precision}: target {target.name} has "
                 f"{', '.join(target.precisions)}: choose one of these"
             )
+    if request.quantize_tables and not target.takes_tables:
+        raise InputError(f"target {target.name} takes no --quantize-table: leave it out")
     if request.effort not in EFFORTS:
         raise InputError(f"unknown effort {request.effort!r}: choose one of {', '.join(EFFORTS)}")
     architecture = Architecture.from_json(bundle.architecture)
@@ -135,6 +161,11 @@ def jobs_of(request: CompileRequest, bundle: Bundle, target: Target) -> dict[str
         name: list(_component_jobs(bundle, bundle.components[name], request, target, batch))
         for name in names
     }
+
+
+def batch_of(component: str, batch: int) -> int:
+    """The batch is the denoiser's: hosts encode one prompt and decode one picture at a time."""
+    return batch if component == "unet" or is_controlnet(component) else 1
 
 
 def _component_jobs(
@@ -149,15 +180,19 @@ def _component_jobs(
     file = profile.file(component.name, Architecture.from_json(bundle.architecture))
     if file is not None and target.name != profile.target:
         file = f"{target.name}/{file}"
-    # The batch is the denoiser's: hosts encode one prompt and decode one picture at a time.
-    batch = batch if component.name == "unet" or is_controlnet(component.name) else 1
+    batch = batch_of(component.name, batch)
+    path = request.quantize_tables.get(component.name)
+    table = None if path is None else QuantizeTable(path, sha256_of(path))
     for size in request.sizes if component.interface.has_size else (None,):
         job = _job(bundle, component, size, batch, request.precision.get(component.name, usual))
-        yield replace(job, effort=request.effort, file=file)
+        yield replace(job, effort=request.effort, file=file, quantize_table=table)
 
 
 def job_of(bundle: Bundle, artifact: Artifact) -> CompileJob:
-    """The job that an artifact of this bundle was compiled by, in the usual effort."""
+    """The job that an artifact of this bundle was compiled by, in the usual effort.
+
+    Without calibration data and tables of a user's, which the manifest does not have.
+    """
     component = bundle.components[artifact.component]
     return _job(bundle, component, artifact.size, artifact.batch, artifact.precision)
 
@@ -180,6 +215,29 @@ def default_precision(profile: InterfaceProfile, target: Target, component: str)
     """That of the consumer's own artifacts, where the target has it; else the target's choice."""
     usual = profile.precisions.get(kind_of(component))
     return usual if usual in target.precisions else target.default_precision(component)
+
+
+def _calibrated(
+    jobs: Mapping[str, Sequence[CompileJob]],
+    request: CompileRequest,
+    bundle: Bundle,
+    target: Target,
+) -> dict[str, list[CompileJob]]:
+    """Give calibration data to the jobs that need them. Raises InputError where there are none."""
+
+    def with_data(job: CompileJob) -> CompileJob:
+        if not target.needs_calibration(job.precision, job.quantize_table):
+            return job
+        if request.calibration is None:
+            made = command(bundle, job.size, job.batch, Path("calibration"))
+            raise InputError(
+                f"{job.label}: INT8 needs calibration data: run '{made}', then compile with "
+                "--calibration calibration"
+            )
+        data = find_data(request.calibration, bundle, job.component, job.size, job.batch)
+        return replace(job, calibration=data)
+
+    return {component: [with_data(job) for job in mine] for component, mine in jobs.items()}
 
 
 def _check_unchanged(bundle: Bundle, components: Iterable[str]) -> None:

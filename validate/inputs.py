@@ -18,6 +18,7 @@ from converter.interface import Interface
 from converter.sizes import LATENT_SCALE
 from converter.weights import Array
 from runtime.conditioning import guidance_embedding
+from runtime.hints import edges_of
 from runtime.schedulers import alpha_bar
 from runtime.tokenizer import LENGTH
 from validate.base import Case
@@ -32,10 +33,6 @@ RESIDUAL_AMPLITUDE = 1.0
 There two exchanged ports change the output most. Less drowns in the activations, and far more is
 scaled away by the group norms.
 """
-
-
-EDGE = 0.25
-"""Neighbours that differ by more of the range [-1, 1] have an edge between them."""
 
 
 @dataclass(frozen=True)
@@ -156,11 +153,7 @@ def _pictures(wanted: _Wanted, origins: Origins) -> Array:
 
 
 def _edges(wanted: _Wanted, origins: Origins) -> Array:
-    """The outlines of the drawn pictures, white on black in [0, 1]: what an edge detector gives."""
-    pictures = _pictures(wanted, origins)
-    steps = [np.abs(np.diff(pictures, axis=axis, append=0)).max(axis=1) for axis in (-2, -1)]
-    edges = (np.maximum(*steps) > EDGE).astype(np.float32)
-    return np.repeat(edges[:, None], 3, axis=1)
+    return edges_of(_pictures(wanted, origins))
 
 
 def _latent(wanted: _Wanted, origins: Origins) -> Array:
@@ -188,8 +181,9 @@ _DENOISER: dict[str, Callable[[_Wanted, Origins], Array]] = {
     "text_embeds": _pooled_embedding,
     "time_ids": _time_ids,
 }
-_TEXT_ENCODER = {"input_ids": _tokens, "tokens": _tokens}
-_PORTS: dict[str, dict[str, Callable[[_Wanted, Origins], Array]]] = {
+Maker = Callable[[_Wanted, Origins], Array]
+_TEXT_ENCODER: dict[str, Maker] = {"input_ids": _tokens, "tokens": _tokens}
+_PORTS: dict[str, dict[str, Maker]] = {
     "text_encoder": _TEXT_ENCODER,
     "text_encoder_2": _TEXT_ENCODER,
     CONTROLNET: {**_DENOISER, "controlnet_cond": _edges, "image": _edges},

@@ -125,6 +125,8 @@ def _notes(prepared: Prepared, missing: Mapping[str, str], steps: Sequence[Step]
             "what the chip's emulator takes in memory while it judges is not predicted; compile "
             "leaves judging out with --no-validate"
         )
+    if _is_calibrated(prepared):
+        yield "not in these numbers: drawing calibration data, and the compiler's runs on them"
     if lowered := [step.label.removeprefix("judge ") for step in judged if step.spare]:
         yield (
             "too slow for the emulator in ten minutes each, so judged by their lowered networks in "
@@ -139,6 +141,11 @@ def _notes(prepared: Prepared, missing: Mapping[str, str], steps: Sequence[Step]
         )
 
 
+def _is_calibrated(prepared: Prepared) -> bool:
+    chosen = prepared.request.precision.values()
+    return any(prepared.target.needs_calibration(precision, None) for precision in chosen)
+
+
 def _commands(prepared: Prepared, missing: Mapping[str, str]) -> Iterator[list[str]]:
     request, target = prepared.request, prepared.target
     for name in TOOLCHAINS:
@@ -149,4 +156,10 @@ def _commands(prepared: Prepared, missing: Mapping[str, str]) -> Iterator[list[s
     supplied = [word for option in missing.values() for word in (option, "FILE")]
     if not all(part.done for part in prepared.parts) or supplied:
         yield [*export.command(), *supplied]
-    yield compile_request(request).command()
+    compile_ = compile_request(request)
+    if _is_calibrated(prepared):
+        data = request.output / "calibration"
+        sizes = ",".join(map(str, request.sizes))
+        yield ["sdconv", "calibrate", str(compile_.bundle), "--sizes", sizes, "-o", str(data)]
+        compile_ = replace(compile_, calibration=data)
+    yield compile_.command()

@@ -91,6 +91,7 @@ def _works(prepared: Prepared, sizes: tuple[Size, ...]) -> dict[str, list[Worklo
                 tensors=parts[component].tensors,
                 largest=parts[component].largest,
                 operations=operations(component, architecture, job.batch, job.size),
+                matrices=parts[component].matrices,
             )
             for job in jobs
         ]

@@ -54,7 +54,9 @@ def _memory_problem(step: Step, prepared: Prepared, here: Here) -> str:
         return f"{line}; compile leaves judging out with --no-validate"
     if step.verb != "compile":
         return line
-    fitting = [p for p in prepared.target.precisions if _memory_in(p, step, prepared) <= room]
+    target = prepared.target
+    others = [p for p in target.precisions if not target.needs_calibration(p, None)]
+    fitting = [p for p in others if _memory_in(p, step, prepared) <= room]
     return f"{line}; it fits with --precision {step.component}={fitting[0]}" if fitting else line
 
 

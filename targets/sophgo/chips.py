@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from converter.errors import InputError
+from targets.sophgo.precisions import PRECISIONS
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,7 @@ class Chip:
     device: str
     cmodel: str
     bmlib: str = "libbmlib_bm1684x.so.0"
-    precisions: tuple[str, ...] = ("f32", "f16", "bf16")
+    precisions: tuple[str, ...] = tuple(PRECISIONS)
     """What tpu-mlir 1.30.2 makes working code for."""
 
     @property
@@ -37,7 +38,7 @@ CHIPS = {
             "Sophgo BM1684X2",
             "libcmodel_bm1684x2.so",
             bmlib="libbmlib_bm1684x2.so.0",
-            precisions=("f16", "bf16"),  # its code generator fails for f32
+            precisions=tuple(p for p in PRECISIONS if p != "f32"),  # its code generator fails
         ),
     )
 }

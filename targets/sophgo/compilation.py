@@ -6,7 +6,7 @@ each weight belongs. Where that cannot be learned, `UNBOUND_FILE` says why.
 
 import gzip
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from signal import SIGKILL
@@ -21,6 +21,7 @@ from converter.stream import file_size
 from passes.linked_weights import read_graph
 from passes.weights import weight_places
 from targets.base import CompileJob, ToolchainError
+from targets.calibration import CalibrationData
 from targets.machine import require_memory
 from targets.processes import ChildFailedError, run_logged
 from targets.sophgo.bmodel.cutting import cut_weights
@@ -30,17 +31,22 @@ from targets.sophgo.chips import Chip
 from targets.sophgo.cost import compile_memory, disk_peak
 from targets.sophgo.graphs import StaticGraph
 from targets.sophgo.packing import learning, placeholders
+from targets.sophgo.precisions import PRECISIONS
 from targets.sophgo.record import PROFILE_FILE, StageRecord
 from targets.sophgo.repro import keep_repro
 from targets.sophgo.toolchain import TpuMlir
 
 IMPORTER = Path(__file__).with_name("inside") / "importer.py"
 TAPE = Path(__file__).with_name("inside") / "tape.py"
+MIXED_TABLE = Path(__file__).with_name("inside") / "mixed_table.py"
 
 BMODEL_FILE = "model.bmodel"
 UNBOUND_FILE = "unbound.txt"
 TAPE_FILE = "placeholders"
 LOG_FILE = "compile.log"
+CALIBRATION_TABLE = "calibration_table"
+QUANTIZE_TABLE = "quantize_table"
+DATA_LIST = "calibration_inputs"
 
 TOP_PASSES = ("--struct-optimize", "--shape-infer", "--canonicalize", "--extra-optimize")
 """What `mlir_opt_for_top` of the vendor's `mlir_shell.py` runs on a freshly imported graph."""
@@ -70,9 +76,10 @@ def steps(
 ) -> list[Step]:
     """The way from `<component>.onnx` in the working folder to `model.bmodel` there.
 
-    `weights` is made first, of so many `placeholders`, where there are any.
+    `weights` is made first, of so many `placeholders`, where there are any. What the
+    job gives for calibration and as a table lies in the working folder already.
     """
-    name = job.component
+    name, precision = job.component, PRECISIONS[job.precision]
     tape = Step(
         "making placeholder weights",
         [toolchain.python, TAPE, weights, str(placeholders)],
@@ -98,13 +105,16 @@ def steps(
             until=0.3,
             obsolete="*_origin*",
         ),
+        *_table_steps(toolchain, job),
         Step(
             "compiling",
             # No test input: the vendor's comparison looks at 200 tensors and accepts far-off
             # values. What the result computes is judged by `validate` instead.
             [
                 *(toolchain.python, toolchain.script("model_deploy.py"), "--mlir", f"{name}.mlir"),
-                *("--quantize", job.precision.upper(), "--chip", chip.name, "--model", BMODEL_FILE),
+                *("--quantize", precision.quantize, "--chip", chip.name, "--model", BMODEL_FILE),
+                *(("--calibration_table", CALIBRATION_TABLE) if job.calibration else ()),
+                *(("--quantize_table", QUANTIZE_TABLE) if _has_table(job) else ()),
                 *SEARCH[job.effort],
             ],
             until=0.95,
@@ -113,13 +123,45 @@ def steps(
     ]
 
 
-def recipe(chip: Chip) -> str:
-    """Everything about this file's steps that a skeleton depends on, for its cache key."""
-    job = CompileJob("component", Path("graph"), "", (), None, 1, "precision")
-    argvs = [s.argv for s in steps(TpuMlir(Path("toolchain")), chip, job, Path("weights"), 1)]
+def _has_table(job: CompileJob) -> bool:
+    return PRECISIONS[job.precision].mixed or job.quantize_table is not None
+
+
+def _table_steps(toolchain: TpuMlir, job: CompileJob) -> Iterator[Step]:
+    """What precedes compiling where single operations or ranges are to be chosen."""
+    mlir = f"{job.component}.mlir"
+    if PRECISIONS[job.precision].mixed:
+        yield Step(
+            "choosing what stays in half precision",
+            [toolchain.python, MIXED_TABLE, mlir, QUANTIZE_TABLE, "F16"],
+            until=0.31,
+        )
+    if job.calibration is not None:
+        yield Step(
+            "calibrating",
+            [
+                *(toolchain.python, toolchain.script("run_calibration.py"), mlir),
+                *("--data_list", DATA_LIST, "--input_num", str(job.calibration.count)),
+                *("--cali_method", "mse", "-o", CALIBRATION_TABLE),
+            ],
+            until=0.5,
+        )
+
+
+def recipe(chip: Chip, job: CompileJob) -> str:
+    """Everything about the steps of such a job that a skeleton depends on, for its cache key."""
+    given = job.calibration and CalibrationData(Path("calibration"), "", 0)
+    alike = CompileJob(
+        "component", Path("graph"), "", (), None, 1, job.precision,
+        calibration=given, quantize_table=job.quantize_table,
+    )  # fmt: skip
+    argvs = [s.argv for s in steps(TpuMlir(Path("toolchain")), chip, alike, Path("weights"), 1)]
     words = [Path(word).name for argv in argvs for word in argv]
+    # The precision is named beside this in the key.
+    words[words.index("--quantize") + 1] = "PRECISION"
     learned = f"learned by version {learning.VERSION}"
-    return "\n".join([" ".join(words), learned, IMPORTER.read_text(), TAPE.read_text()])
+    mixed = [MIXED_TABLE.read_text()] if PRECISIONS[job.precision].mixed else []
+    return "\n".join([" ".join(words), learned, IMPORTER.read_text(), TAPE.read_text(), *mixed])
 
 
 def compile_graph(
@@ -141,6 +183,11 @@ def compile_graph(
     work = folder / "work"
     work.mkdir()
     copy = work / f"{job.component}.onnx"
+    if job.quantize_table is not None:
+        shutil.copyfile(job.quantize_table.path, work / QUANTIZE_TABLE)
+    if job.calibration is not None:  # of a folder, the vendor takes the files in any order
+        files = sorted(job.calibration.folder.glob("*.npz"))
+        (work / DATA_LIST).write_text("".join(f"{file}\n" for file in files))
     if weights is not None:
         shutil.copyfile(graph.path, copy)
         plan = steps(toolchain, chip, job, weights)
@@ -299,4 +346,6 @@ def _keep_record(
         gzip.open(folder / f"{PROFILE_FILE}.gz", "wb") as packed,
     ):
         shutil.copyfileobj(profile, packed)
-    (work / LOG_FILE).rename(folder / LOG_FILE)
+    for name in (LOG_FILE, CALIBRATION_TABLE, QUANTIZE_TABLE):
+        if (work / name).exists():
+            (work / name).rename(folder / name)

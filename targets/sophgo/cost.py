@@ -27,16 +27,14 @@ small model is `examples.small_models.SMALL`):
 from collections.abc import Sequence
 
 from converter.cost import Cost
-from passes.weights import ALIGNMENT
 from targets.base import Workload
-
-BYTES = {"f32": 4, "f16": 2, "bf16": 2}
-"""Per weight in a bmodel."""
+from targets.sophgo.packing.placeholders import STEP
+from targets.sophgo.precisions import PRECISIONS
 
 PROCESSES = 360e6
 """Bytes of the program and the vendor's Python around the compiler, which they wait for."""
 MEMORY_PER_TENSOR = 80e3
-MEMORY_PER_WEIGHT_BYTE = {"f32": 2.9, "f16": 1.48, "bf16": 1.48}
+MEMORY_PER_WEIGHT_BYTE = {"f32": 2.9, "f16": 1.48, "bf16": 1.48, "int8": 1.48}
 """Bytes of the largest stage, per byte of float32 weights."""
 
 KERNEL_MODULE = 5.64e6
@@ -75,17 +73,18 @@ BIND_SECONDS = (0.5, 3e-9)
 
 def compile_cost(work: Workload) -> Cost:
     """One size of one component: the vendor's programs from graph to skeleton."""
-    job = work.job
+    job, precision = work.job, PRECISIONS[work.job.precision]
+    bound = not precision.calibrated
     seconds = STARTS + SECONDS_PER_TENSOR * work.tensors
     seconds += SECONDS_PER_WEIGHT_BYTE * work.weights_bytes
     return Cost(
         memory=compile_memory(job.precision, work.tensors, work.weights_bytes),
-        cached=round(_skeleton(work)),
+        cached=round(_skeleton(work) + (0 if bound else _packed(work))),
         temporary=round(
             work.weights_bytes
-            + work.largest
+            + (work.largest if bound else 0)  # the placeholders
             + 3 * _packed(work)
-            + (ALIGNMENT + TEXT_PER_TENSOR) * work.tensors  # the placeholders begin so far apart
+            + (STEP + TEXT_PER_TENSOR) * work.tensors  # they begin so far apart
         ),
         seconds=seconds * SEARCH[job.effort],
     )
@@ -94,7 +93,7 @@ def compile_cost(work: Workload) -> Cost:
 def compile_memory(precision: str, tensors: int, weights_bytes: int) -> int:
     """Bytes of the vendor's largest program and of what waits for it, for float32 weights."""
     memory = PROCESSES + MEMORY_PER_TENSOR * tensors
-    return round(memory + MEMORY_PER_WEIGHT_BYTE[precision] * weights_bytes)
+    return round(memory + MEMORY_PER_WEIGHT_BYTE[PRECISIONS[precision].activations] * weights_bytes)
 
 
 def interpretation_cost(work: Workload) -> Cost:
@@ -121,12 +120,14 @@ def bind_cost(works: Sequence[Workload]) -> Cost:
 
 def disk_peak(weights_bytes: int, precision: str) -> int:
     """Bytes that lie in the cache folder when a job is nearly done, a bmodel's extras included."""
-    copies = weights_bytes + 3 * weights_bytes * BYTES[precision] // 4
-    return round(copies + 4 * KERNEL_MODULE)
+    packed = weights_bytes * PRECISIONS[precision].weight_bytes / 4  # matrices take no more
+    return round(weights_bytes + 3 * packed + 4 * KERNEL_MODULE)
 
 
 def _packed(work: Workload) -> int:
-    return work.parameters * BYTES[work.job.precision]
+    precision = PRECISIONS[work.job.precision]
+    others = work.parameters - work.matrices
+    return round(precision.matrix_bytes * work.matrices + precision.weight_bytes * others)
 
 
 def _skeleton(work: Workload) -> float:

@@ -23,9 +23,10 @@ On a busy machine the emulator takes longer.
 """
 
 from targets.base import Workload
+from targets.sophgo.precisions import PRECISIONS
 from targets.sophgo.record import StageRecord
 
-SECONDS_PER_GFLOP = {"f32": 40.0, "f16": 44.0, "bf16": 13.0}
+SECONDS_PER_GFLOP = {"f32": 40.0, "f16": 44.0, "bf16": 13.0, "int8": 44.0}
 SECONDS_PER_INSTRUCTION = 0.6e-3
 
 
@@ -45,5 +46,5 @@ def predicted_seconds(work: Workload) -> float:
 
 
 def _seconds(precision: str, operations: int, instructions: int) -> float:
-    arithmetic = SECONDS_PER_GFLOP[precision] * operations / 1e9
+    arithmetic = SECONDS_PER_GFLOP[PRECISIONS[precision].activations] * operations / 1e9
     return arithmetic + SECONDS_PER_INSTRUCTION * instructions

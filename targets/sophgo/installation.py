@@ -1,7 +1,7 @@
 """Building the tpu-mlir environment: install the pins, mend three things, check, rename.
 
-The package needs mending because (1) it carries its own glibc, (2) imports torch for one
-expression, and (3) ships tools without the executable bit; see `mend` for each.
+The package needs mending because (1) it carries its own glibc, (2) imports torch for hardly
+anything, and (3) ships tools without the executable bit; see `mend` for each.
 """
 
 import ast
@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -29,13 +30,20 @@ EXPECTED_DOWNLOADS = 65
 OLDEST_GLIBC = (2, 34)
 """The newest symbol version that the package's binaries ask for."""
 
-ONNX_OPT_REPAIRS = (
-    ("import torch\n", ""),
-    ("torch.tensor(inputs[name]).numpy()", "np.asarray(inputs[name])"),
-)
-"""The only two mentions of torch in the code of `transform/OnnxOpt.py` 1.30.2: 2 GB of torch would
-be installed to turn an array into an array. A stand-in module named torch does not work, since
-transformers, imported beside it, takes it for the real one."""
+NO_IMPORT = ("import torch\n", "")
+REPAIRS: dict[str, tuple[tuple[str, str], ...]] = {
+    "transform/OnnxOpt.py": (
+        NO_IMPORT,
+        ("torch.tensor(inputs[name]).numpy()", "np.asarray(inputs[name])"),
+    ),
+    **{
+        f"calibration/{module}.py": (NO_IMPORT,)
+        for module in ("kld_calibrator", "simple_tunner", "transformer_pattern")
+    },
+}
+"""Every mention of torch in the code of 1.30.2 that is used here: 2 GB of it would be installed to
+turn an array into an array, and for three imports that nothing follows. A stand-in module named
+torch does not work, since transformers, imported beside it, takes it for the real one."""
 
 
 def install(toolchain: TpuMlir, progress: Progress) -> None:
@@ -111,18 +119,19 @@ def mend(toolchain: TpuMlir) -> None:
         shipped = toolchain.third_party / name
         if shipped.exists():
             shipped.replace(aside / name)
-    onnx_opt = toolchain.package / "python" / "transform" / "OnnxOpt.py"
-    onnx_opt.write_text(without_torch(onnx_opt.read_text(), onnx_opt))
+    for name, repairs in REPAIRS.items():
+        module = toolchain.package / "python" / name
+        module.write_text(without_torch(module.read_text(), module, repairs))
     for tool in (toolchain.package / "python" / "tools").glob("*.py"):
         tool.chmod(tool.stat().st_mode | 0o111)
 
 
-def without_torch(source: str, path: Path) -> str:
-    """`source` with the repairs of ONNX_OPT_REPAIRS; raises ToolchainError for an unknown text."""
+def without_torch(source: str, path: Path, repairs: Sequence[tuple[str, str]]) -> str:
+    """`source` with these repairs; raises ToolchainError for an unknown text."""
     if not _names_torch(source):
         return source
     repaired = source
-    for old, new in ONNX_OPT_REPAIRS:
+    for old, new in repairs:
         if repaired.count(old) != 1:
             raise ToolchainError(
                 f"{path}: {old.strip()!r} was expected once and is there {repaired.count(old)} "
@@ -147,10 +156,10 @@ def _names_torch(source: str) -> bool:
 
 def check_programs(toolchain: TpuMlir, log: Path) -> None:
     """Start each kind of program once; raises ToolchainError with its last words."""
-    imports = "import pymlir, transform.OnnxConverter; print(pymlir.__version__)"
+    modules = "pymlir, transform.OnnxConverter, calibration.kld_calibrator"
     commands: tuple[list[str | Path], ...] = (
         [toolchain.program("tpuc-opt"), "--version"],
-        [toolchain.python, "-c", imports],
+        [toolchain.python, "-c", f"import {modules}; print(pymlir.__version__)"],
     )
     for argv in commands:
         try:

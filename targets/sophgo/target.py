@@ -19,6 +19,7 @@ from targets.base import (
     Artifact,
     CompileJob,
     Conformance,
+    QuantizeTable,
     Runner,
     Skeleton,
     Target,
@@ -38,6 +39,7 @@ from targets.sophgo.emulation_time import emulation_seconds, predicted_seconds
 from targets.sophgo.emulator import EmulatorRunner
 from targets.sophgo.graphs import StaticGraph, find_static_graph, static_graph
 from targets.sophgo.interpreter import InterpreterRunner
+from targets.sophgo.precisions import PRECISIONS, modes_of
 from targets.sophgo.record import StageRecord
 from targets.sophgo.toolchain import TpuMlir
 
@@ -51,10 +53,15 @@ DEFAULT_PRECISIONS = {
 """What the existing deployments use."""
 
 
+SCALES = "the scales of INT8 depend on their values"
+"""Why nothing else is tried with calibration data."""
+
+
 class SophgoTarget(Target):
     """bmodels for one Sophgo chip, compiled by tpu-mlir."""
 
     expected_profile = "sd-lcm-tpu"
+    takes_tables = True
 
     def __init__(self, name: str = "bm1684x") -> None:
         self._chip = get_chip(name)
@@ -69,6 +76,16 @@ class SophgoTarget(Target):
         chosen = DEFAULT_PRECISIONS.get(component, "f16")
         return chosen if chosen in self.precisions else "f16"
 
+    def needs_calibration(self, precision: str, table: QuantizeTable | None) -> bool:
+        """Whether anything is INT8. Raises InputError for a table that the compiler cannot read."""
+        modes = [] if table is None else modes_of(table.path)
+        if table is not None and PRECISIONS[precision].mixed:
+            raise InputError(
+                f"{precision} chooses the precision of every operation itself: write "
+                f"{PRECISIONS[precision].quantize.lower()} beside --quantize-table"
+            )
+        return PRECISIONS[precision].calibrated or "INT8" in modes
+
     def check_ready(self) -> None:
         """Raise ToolchainError, with the command to run, when tpu-mlir is not installed."""
         self._toolchain.check_ready()
@@ -80,11 +97,19 @@ class SophgoTarget(Target):
                 f"{self.name} has no precision {job.precision!r}: choose one of "
                 f"{', '.join(self.precisions)}"
             )
-        made, weights_key = self._make(job, None, progress), None
-        reason = unbound(made.path)
+        if job.calibration is not None and job.batch > 1:
+            raise InputError(
+                f"{job.label}: tpu-mlir calibrates networks of batch 1 only: compile with -b 1, "
+                "and let the host run it once for each prompt"
+            )
+        reason: str | None = SCALES if job.calibration is not None else None
+        weights_key = None
+        if reason is None:
+            made = self._make(job, None, progress)
+            reason = unbound(made.path)
         if reason is not None:
             note = f"{job.label}: compiled with its weights, for others do not fit it: {reason}"
-            progress(Event(f"compile {job.label}", 1.0, note))
+            progress(Event(f"compile {job.label}", 0.0, note))
             made, weights_key = self._make(job, weights, progress), weights.key
         record = StageRecord.load(made.path).with_timeline(made.path)
         predicted_ms = record.cycle_model.runtime_ms
@@ -113,6 +138,8 @@ class SophgoTarget(Target):
 
         def build(folder: Path) -> None:
             self.check_ready()
+            if job.calibration is not None:
+                self._toolchain.check_calibrates()
             compile_graph(self._toolchain, self._chip, job, graph, file, folder, progress)
 
         inputs = self._inputs(job, graph, None if weights is None else weights.key)
@@ -127,10 +154,12 @@ class SophgoTarget(Target):
             **({} if weights_key is None else {"weights": weights_key}),
             "precision": job.precision,
             "effort": job.effort,
+            **({} if job.calibration is None else {"calibration": job.calibration.content}),
+            **({} if job.quantize_table is None else {"table": job.quantize_table.content}),
             "chip": self._chip.name,
             "batch": str(job.batch),
             "toolchain": f"{self._toolchain.name} {self._toolchain.version}",
-            "steps": hashlib.sha256(recipe(self._chip).encode()).hexdigest(),
+            "steps": hashlib.sha256(recipe(self._chip, job).encode()).hexdigest(),
         }
 
     def find_skeleton(self, job: CompileJob, weights_key: str) -> Path | None:
@@ -138,10 +167,12 @@ class SophgoTarget(Target):
         graph = find_static_graph(job)
         if graph is None:
             return None
-        found = Cache(SKELETONS).find(self._inputs(job, graph, None))
-        if found is not None and unbound(found) is not None:
-            found = Cache(SKELETONS).find(self._inputs(job, graph, weights_key))
-        return found
+        found = None
+        if job.calibration is None:
+            found = Cache(SKELETONS).find(self._inputs(job, graph, None))
+            if found is None or unbound(found) is None:
+                return found
+        return Cache(SKELETONS).find(self._inputs(job, graph, weights_key))
 
     def predict(self, work: Workload) -> Cost:
         """See `targets.sophgo.cost`."""
@@ -155,8 +186,10 @@ class SophgoTarget(Target):
         """Estimated seconds of one run on the emulator."""
         return predicted_seconds(work)
 
-    def predict_interpretation(self, work: Workload) -> tuple[Cost, float]:
+    def predict_interpretation(self, work: Workload) -> tuple[Cost, float] | None:
         """See `targets.sophgo.cost`."""
+        if self.needs_calibration(work.job.precision, work.job.quantize_table):
+            return None
         return interpretation_cost(work), work.operations / INTERPRETED_PER_SECOND
 
     def bind(
@@ -209,8 +242,15 @@ class SophgoTarget(Target):
         record = stage_record(packed, artifact.key)
         return EmulatorRunner(self._toolchain, self._chip, packed, record)
 
-    def interpret(self, job: CompileJob, weights: WeightSource, progress: Progress) -> Runner:
-        """The lowered network in the vendor's interpreter. See `targets.sophgo.interpreter`."""
+    def interpret(
+        self, job: CompileJob, weights: WeightSource, progress: Progress
+    ) -> Runner | None:
+        """The lowered network in the vendor's interpreter. See `targets.sophgo.interpreter`.
+
+        None for a precision of calibrated ranges: no manifest has them.
+        """
+        if self.needs_calibration(job.precision, job.quantize_table):
+            return None
         if weights.file is None:
             raise ValueError(f"{job.label}: its weights lie in several files")
         self.check_ready()

@@ -426,6 +426,39 @@ def test_a_lora_on_full_size_sd15(plan: Callable[..., Planned], home: Path, tmp_
     assert not home.exists()  # not even its hash was taken
 
 
+@pytest.mark.usefixtures("vast")
+@pytest.mark.parametrize(
+    ("precision", "unet", "text"),
+    [("f16", 1.734e9, 252e6), ("w8f16", 1.47e9, 172e6), ("w4bf16", 1.34e9, 129e6)],
+)
+def test_recorded_sizes_of_fewer_bits(
+    precision: str, unet: float, text: float, plan: Callable[..., Planned], tmp_path: Path
+) -> None:
+    """What tpu-mlir made of full-size SD1.5."""
+    file = write_header(tmp_path / "sd15.safetensors", SD15)
+    chosen = f"unet={precision},text_encoder={precision}"
+    planned = plan(file, "--target", "bm1684x", "--sizes", "512x512", "--precision", chosen)
+    assert close(step(planned, "bind", "unet")["written"], unet, 0.02)
+    assert close(step(planned, "bind", "text_encoder")["written"], text, 0.02)
+
+
+@pytest.mark.usefixtures("vast")
+def test_int8_is_calibrated_before_it_is_compiled(
+    plan: Callable[..., Planned], tmp_path: Path
+) -> None:
+    file = write_header(tmp_path / "sd15.safetensors", SD15)
+    words = ("--target", "bm1684x", "--sizes", "512x512", "--components", "unet")
+    planned = plan(file, *words, "--precision", "unet=int8-mixed")
+    assert close(step(planned, "bind", "unet")["written"], 0.88e9, 0.02)
+    assert step(planned, "compile", "unet", "512x512")["cached"] > 0.86e9  # with its weights
+    calibrate, compile_ = planned["commands"][-2:]
+    data = str(tmp_path / "o" / "calibration")
+    assert calibrate[:2] == ["sdconv", "calibrate"]
+    assert calibrate[-2:] == ["-o", data]
+    assert compile_[compile_.index("--calibration") + 1] == data
+    assert any("drawing calibration data" in note for note in planned["notes"])
+
+
 def test_a_missing_toolchain_is_the_first_command(
     plan: Callable[..., Planned], small_model: SmallModel
 ) -> None:

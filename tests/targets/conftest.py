@@ -47,6 +47,9 @@ def fake_tpu_mlir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TpuMlir:
     _executable(toolchain.program("model_tool"), FAKE_MODEL_TOOL)
     _executable(toolchain.program("tpuc-opt"), "    #!/bin/sh\n")
     toolchain.third_party.mkdir(parents=True)
+    calibrator = toolchain.package / "python" / "calibration" / "kld_calibrator.py"
+    calibrator.parent.mkdir(parents=True)
+    calibrator.write_text("import numpy\n")
     (toolchain.folder / RECORD_FILE).write_text(json.dumps({"version": toolchain.version}))
     return toolchain
 

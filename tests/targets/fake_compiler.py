@@ -1,8 +1,8 @@
 """What the fake toolchain's Python runs instead of the vendor's scripts.
 
-Weights go into the region one after another, cast to the precision. A network called "broken"
-cannot be imported; while one called "large" is, the system kills the compiler; of one called
-"folded", the weights are multiplied by a factor on the way.
+Weights go into the region one after another, cast to the precision (f16 where it is none of a
+float). A network called "broken" cannot be imported; while one called "large" is, the system kills
+the compiler; of one called "folded", the weights are multiplied by a factor on the way.
 """
 
 import json
@@ -25,6 +25,31 @@ flops: 126177152, runtime: 1.255343ms, ComputationAbility: 0.100512T
 
 IMPORTED = Path("imported.json")
 
+MLIR = """\
+#loc = loc(unknown)
+module @unet {
+  func.func @main(%arg0: tensor<1x4x8x8xf32> loc(unknown)) -> tensor<1x6x8x8xf32> {
+    %0 = "top.None"() : () -> none loc(#loc)
+    %1 = "top.Input"(%arg0) : (tensor<1x4x8x8xf32>) -> tensor<1x4x8x8xf32> loc(#loc1)
+    %2 = "top.Weight"() : () -> tensor<6x4x1x1xf32> loc(#loc2)
+    %3 = "top.Weight"() : () -> tensor<6xf32> loc(#loc3)
+    %4 = "top.Conv"(%1, %2, %3) {group = 1 : i64} : (...) -> tensor<1x6x8x8xf32> loc(#loc4)
+    %5 = "top.MatMul"(%4, %4, %0) {do_relu = false} : (...) -> tensor<1x6x8x8xf32> loc(#loc5)
+    %6:2 = "top.Split"(%5) {num = 2 : i64} : (...) -> (...) loc(#loc8)
+    return %5 : tensor<1x6x8x8xf32> loc(#loc)
+  } loc(#loc)
+} loc(#loc)
+#loc1 = loc("sample")
+#loc2 = loc("kernel")
+#loc3 = loc("bias")
+#loc4 = loc("convolved")
+#loc5 = loc("noise_pred_MatMul")
+#loc6 = loc("first")
+#loc7 = loc("second")
+#loc8 = loc(fused[#loc6, #loc7])
+"""
+"""A graph as the vendor's optimiser leaves it."""
+
 
 def importer(graph: str, weights: str, name: str, mlir: str) -> None:
     """Remember what was to be imported."""
@@ -35,6 +60,12 @@ def importer(graph: str, weights: str, name: str, mlir: str) -> None:
     if b"large" in Path(graph).read_bytes():
         os.kill(os.getpid(), signal.SIGKILL)
     IMPORTED.write_text(json.dumps([graph, weights]))
+
+
+def run_calibration(data_list: str, table: str) -> None:
+    """Write a table that says how many inputs there were."""
+    files = [line for line in Path(data_list).read_text().splitlines() if Path(line).is_file()]
+    Path(table).write_text(f"# op_name threshold min max\nsample {len(files)}.0 -3.0 3.0\n")
 
 
 def model_deploy(precision: str, bmodel: str) -> None:
@@ -50,6 +81,7 @@ def model_deploy(precision: str, bmodel: str) -> None:
     graph = read_graph(Path(graph_file))
     content = np.fromfile(weights_file, np.uint8)
     factor = 1.5 if graph.graph.name == "folded" else 1.0
+    precision = precision if precision in DTYPES else "f16"
     dtype, packed, lines = DTYPES[precision], {}, ["#loc = loc(unknown)"]
     offset = 0
     for number, (name, place) in enumerate(weight_places(graph).items()):
@@ -77,6 +109,12 @@ if __name__ == "__main__":
         case "tape.py":
             sys.argv = [script, *words]
             runpy.run_path(script, run_name="__main__")
+        case "mixed_table.py":
+            Path(words[0]).write_text(MLIR)
+            sys.argv = [script, *words]
+            runpy.run_path(script, run_name="__main__")
+        case "run_calibration.py":
+            run_calibration(words[2], words[8])
         case "importer.py":
             importer(*words)
         case "model_deploy.py" if "--not_gen_bmodel" in words:

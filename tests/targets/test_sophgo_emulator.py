@@ -1,5 +1,6 @@
 """Real bmodels on the vendor's chip emulator against torch: the whole way, at two sizes."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from runtime.staging import drawing_components, open_artifacts, open_reference
 from sdconv.main import run
 from targets.base import Artifact, Runner
 from targets.compile import CompileRequest, compile_bundle, job_of
+from targets.manifest import Manifest
 from targets.sophgo.chips import CHIPS
 from targets.sophgo.target import SophgoTarget
 from targets.sophgo.toolchain import TpuMlir
@@ -73,7 +75,7 @@ def test_the_doctor_finds_the_toolchain_well(
 ) -> None:
     assert run(["toolchain", "doctor", "tpu-mlir"]) == 0
     out = capsys.readouterr().out
-    assert out.count("relative error") == 7  # f32 and f16 on four chips, one of which has no f32
+    assert out.count("relative error") == 19  # five precisions on four chips, one has no f32
     assert all(f"the {chip} emulator" in out for chip in CHIPS)
 
 
@@ -129,6 +131,23 @@ def test_a_bmodel_draws_what_it_is_told(tpu_mlir: TpuMlir, tmp_path: Path) -> No
     assert recognise(picture).shows(scene)
     measured = measure(picture.clip(-1, 1), wanted.clip(-1, 1))
     assert PictureJudge().rule(measured, picture_threshold("bf16")).verdict is Verdict.PASS
+
+
+@pytest.mark.parametrize("precision", ["w8f16", "int8-mixed"])
+def test_weights_of_eight_bits(precision: str, tpu_mlir: TpuMlir, tmp_path: Path) -> None:
+    """From the command line, with calibration data of real trajectories; the verdict judges."""
+    bundle = RECIPES["LCM-LoRA, 4 steps"].export(FILES, tmp_path / "bundle")
+    data, artifacts = str(tmp_path / "calibration"), tmp_path / "artifacts"
+    folder, size = str(bundle.folder), ["--sizes", "64x64"]
+    prompts = ["-p", Scene("circle", "red", "blue").caption(), "-p", "a white star"]
+    assert run(["calibrate", folder, *size, *prompts, "--steps", "1", "-o", data]) == 0
+    words = ["compile", "-n", folder, "--target", "bm1684x", *size, "-o", str(artifacts)]
+    words += ["--components", "text_encoder", "--precision", f"text_encoder={precision}"]
+    assert run([*words, "--calibration", data]) == 0
+    (result,) = json.loads((artifacts / "report.json").read_text())["results"]
+    assert (result["precision"], result["verdict"]) == (precision, "pass")
+    (artifact,) = Manifest.load(artifacts).artifacts
+    assert artifact.how == ("bound" if precision == "w8f16" else "compiled with weights")
 
 
 def test_a_runner_answers_more_than_once_and_refuses_a_wrong_shape(

@@ -26,6 +26,8 @@ CASES = [
         for component in ("text_encoder", "unet", "controlnet", "vae_encoder", "vae_decoder")
         for precision in ("f16", "bf16")
     ),
+    *(("text_encoder", precision) for precision in ("w8f16", "w8bf16", "w4f16", "w4bf16")),
+    *(("unet", precision) for precision in ("w8f16", "w4bf16")),
 ]
 """F32 of the larger ones would take minutes to compile and shows nothing else."""
 

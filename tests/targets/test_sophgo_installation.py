@@ -8,7 +8,7 @@ import pytest
 
 from targets.base import ToolchainError
 from targets.sophgo import installation
-from targets.sophgo.installation import check_machine, mend, without_torch
+from targets.sophgo.installation import REPAIRS, check_machine, mend, without_torch
 from targets.sophgo.toolchain import TpuMlir
 
 ONNX_OPT = """\
@@ -26,9 +26,13 @@ WITHOUT_TORCH = ONNX_OPT.replace("import torch\n", "").replace(
 )
 
 
+CALIBRATOR = "import numpy\nimport torch\n\n\ndef f():\n    from torch import Tensor\n"
+
+
 def test_the_one_use_of_torch_is_replaced() -> None:
-    assert without_torch(ONNX_OPT, Path("OnnxOpt.py")) == WITHOUT_TORCH
-    assert without_torch(WITHOUT_TORCH, Path("OnnxOpt.py")) == WITHOUT_TORCH
+    path, repairs = Path("OnnxOpt.py"), REPAIRS["transform/OnnxOpt.py"]
+    assert without_torch(ONNX_OPT, path, repairs) == WITHOUT_TORCH
+    assert without_torch(WITHOUT_TORCH, path, repairs) == WITHOUT_TORCH
 
 
 @pytest.mark.parametrize(
@@ -41,7 +45,7 @@ def test_the_one_use_of_torch_is_replaced() -> None:
 )
 def test_an_unknown_text_is_refused(unknown: str) -> None:
     with pytest.raises(ToolchainError, match=r"OnnxOpt\.py.*not the tpu-mlir 1\.30\.2"):
-        without_torch(unknown, Path("OnnxOpt.py"))
+        without_torch(unknown, Path("OnnxOpt.py"), REPAIRS["transform/OnnxOpt.py"])
 
 
 def test_mending_moves_glibc_aside_and_makes_tools_executable(tmp_path: Path) -> None:
@@ -49,15 +53,18 @@ def test_mending_moves_glibc_aside_and_makes_tools_executable(tmp_path: Path) ->
     toolchain.third_party.mkdir(parents=True)
     for name in ("libc.so.6", "libm.so.6", "libpthread.so.0", "libz.so.1"):
         (toolchain.third_party / name).write_text(name)
+    modules = {toolchain.package / "python" / name: CALIBRATOR for name in REPAIRS}
     onnx_opt = toolchain.package / "python" / "transform" / "OnnxOpt.py"
     tool = toolchain.script("model_deploy.py")
-    for file, text in ((onnx_opt, ONNX_OPT), (tool, "")):
-        file.parent.mkdir(parents=True)
+    for file, text in {**modules, onnx_opt: ONNX_OPT, tool: ""}.items():
+        file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
     for _ in range(2):
         mend(toolchain)
         assert [file.name for file in toolchain.third_party.iterdir()] == ["libz.so.1"]
         assert onnx_opt.read_text() == WITHOUT_TORCH
+        others = {module.read_text() for module in modules if module != onnx_opt}
+        assert others == {CALIBRATOR.replace("import torch\n", "", 1)}
         assert tool.stat().st_mode & 0o111 == 0o111
 
 

@@ -88,8 +88,10 @@ def test_a_network_that_takes_no_other_weights_is_compiled_with_its_own(
     assert target.find_skeleton(one, "others") is None
 
 
-def test_the_key_covers_steps_and_importer_but_no_machine(fake_tpu_mlir: TpuMlir) -> None:
-    text = recipe(CHIPS["bm1684x"])
+def test_the_key_covers_steps_and_importer_but_no_machine(
+    fake_tpu_mlir: TpuMlir, tmp_path: Path
+) -> None:
+    text = recipe(CHIPS["bm1684x"], job(tmp_path, Size(64, 64)))
     assert "--struct-optimize" in text
     assert "class MappedConverter" in text
     assert str(fake_tpu_mlir.folder) not in text
@@ -170,8 +172,8 @@ def test_what_cannot_be_compiled_is_said_first(
     target: SophgoTarget, weights: Weights, tmp_path: Path
 ) -> None:
     one = job(tmp_path, Size(64, 64))
-    with pytest.raises(InputError, match="no precision 'int8': choose one of f32, f16, bf16"):
-        target.compile(replace(one, precision="int8"), weights, silent)
+    with pytest.raises(InputError, match="no precision 'f8': choose one of f32, f16, bf16"):
+        target.compile(replace(one, precision="f8"), weights, silent)
     with pytest.raises(InputError, match="unknown Sophgo chip 'bm9': choose one of bm1684x"):
         SophgoTarget("bm9")
 

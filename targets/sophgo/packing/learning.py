@@ -9,13 +9,20 @@ have an influence on, or the network cannot be bound.
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 import numpy as np
 
 from converter.weights import Array
-from targets.sophgo.packing.layouts import DTYPES, LAYOUTS, Layout
+from targets.sophgo.packing.layouts import (
+    CODES,
+    DTYPES,
+    LAYOUTS,
+    UNITS,
+    Layout,
+    Quantised,
+)
 from targets.sophgo.packing.weight_map import Constant, PackedWeight, Part, WeightMap
 
 _WEIGHT = re.compile(
@@ -79,7 +86,7 @@ def learn(
     `constants` names the graph's tensors that depend on no weight. Raises NotLearnedError naming
     the tensors that stay unexplained.
     """
-    search = _Search(placeholders)
+    search = _Search(placeholders, is_quantised=any(t.dtype == CODES for t in tensors))
     weights, unexplained = [], []
     ends: dict[int, int] = {}
     for tensor in tensors:
@@ -100,12 +107,14 @@ def learn(
 class _Search:
     """Placeholders by what they can be found under."""
 
-    def __init__(self, placeholders: Mapping[str, Array]) -> None:
+    def __init__(self, placeholders: Mapping[str, Array], *, is_quantised: bool) -> None:
         self._placeholders = placeholders
+        self._is_quantised = is_quantised
+        self._heads: dict[PackedWeight, bytes] = {}
         self._by_count: dict[int, list[tuple[str, Layout]]] = {}
         for name, values in placeholders.items():
             for layout in LAYOUTS.values():
-                if values.ndim in layout.ranks:
+                if layout.takes(values.shape):
                     count = layout.count(values.shape)
                     self._by_count.setdefault(count, []).append((name, layout))
 
@@ -125,15 +134,51 @@ class _Search:
                 candidate = PackedWeight(tensor.offset, name, part, cut, tensor.dtype)
                 if self._is(candidate, packed):
                     return candidate
-        return None
+        cut_off = self._quantised_parts(tensor, packed) if self._is_quantised else ()
+        return next((part for part in cut_off if self._is(part, packed)), None)
+
+    def _quantised_parts(self, tensor: RegionTensor, packed: Array) -> Iterator[PackedWeight]:
+        """Outputs of a matrix that may have been cut off before they were quantised.
+
+        Their names are of operations, so every matrix has to be looked at; one output tells.
+        """
+        for name, layout, width in self._wider(tensor):
+            values = self._placeholders[name]
+            whole = PackedWeight(tensor.offset, name, (), layout.name, tensor.dtype)
+            for start in range(0, layout.sides(values.shape)[1] - width + 1, min(UNITS)):
+                first = replace(whole, part=layout.outputs(values.shape, start, start + 1))
+                if self._begins(first, values, packed):
+                    yield replace(whole, part=layout.outputs(values.shape, start, start + width))
+
+    def _wider(self, tensor: RegionTensor) -> Iterator[tuple[str, Quantised, int]]:
+        """Matrices and orders in which so many outputs of theirs would fill the tensor."""
+        dtype = CODES if tensor.dtype == CODES else None
+        for layout in LAYOUTS.values():
+            if not isinstance(layout, Quantised) or layout.dtype != dtype:
+                continue
+            for name, values in self._placeholders.items():
+                if layout.takes(values.shape):
+                    inputs, outputs = layout.sides(values.shape)
+                    width, rest = divmod(prod(tensor.shape), layout.count((inputs, 1)))
+                    if not rest and width < outputs:
+                        yield name, layout, width
 
     def _is(self, candidate: PackedWeight, packed: Array) -> bool:
         values = self._placeholders[candidate.source]
-        if LAYOUTS[candidate.layout].by_rows and not candidate.part:
-            first = candidate.pack(values[:1])  # most candidates fall here, for little work
-            if not np.array_equal(first, packed[: len(first)]):
-                return False
-        return np.array_equal(candidate.pack(values), packed)
+        cut = LAYOUTS[candidate.layout].first
+        # Most candidates fall here, for little work.
+        looks_alike = (
+            cut is None or bool(candidate.part) or self._begins(candidate, cut(values), packed)
+        )
+        return looks_alike and np.array_equal(candidate.pack(values), packed)
+
+    def _begins(self, candidate: PackedWeight, values: Array, packed: Array) -> bool:
+        """Whether what comes first in a tensor is what the candidate makes of these values."""
+        key = replace(candidate, offset=0)
+        if key not in self._heads:
+            self._heads[key] = candidate.pack(values).tobytes()
+        head = self._heads[key]
+        return packed[: len(head)].tobytes() == head
 
 
 def _parts(values: Array, tensor: RegionTensor, packed: Array) -> Iterator[tuple[Part, str]]:

@@ -13,14 +13,18 @@ import onnx_ir as ir
 
 from converter.stream import file_size
 from converter.weights import Array
-from passes.weights import ALIGNMENT, Place, weight_places, weights_of
+from passes.weights import Place, weight_places, weights_of
+
+STEP = 4 * 1025
+"""Bytes from one weight's placeholder to the next. An odd number of values, so that outputs cut off
+a matrix (at multiples of 32, of 64 inputs or more) are not also those of another matrix."""
 
 
 @dataclass(frozen=True)
 class Tape:
     """One stretch of random float32 values, little longer than the largest weight.
 
-    Each weight is a window of it, a page further on than the one before: a few hundred megabytes
+    Each weight is a window of it, `STEP` further on than the one before: a few hundred megabytes
     stand for the gigabytes of a whole model. `inside/tape.py` writes its `count` values to `path`.
     """
 
@@ -47,7 +51,7 @@ def point_at_tape(model: ir.Model, copy: Path, tape: Path) -> Tape:
         assert isinstance(tensor, ir.ExternalTensor)
         value.const_value = ir.ExternalTensor(
             tape.name,
-            index * ALIGNMENT,
+            index * STEP,
             tensor.nbytes,
             tensor.dtype,
             shape=tensor.shape,

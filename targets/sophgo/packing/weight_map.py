@@ -44,8 +44,9 @@ class PackedWeight:
     def pack(self, values: Array) -> Array:
         """The bytes to write there (uint8, flat), from the whole weight (float32)."""
         cut = values[tuple(slice(*ends) for ends in self.part)]
-        arranged = LAYOUTS[self.layout].arrange(cut.astype(DTYPES[self.dtype]))
-        return np.ascontiguousarray(arranged).reshape(-1).view(np.uint8)
+        layout, dtype = LAYOUTS[self.layout], DTYPES[self.dtype]
+        arranged = layout.arrange(cut if layout.exact else cut.astype(dtype))
+        return np.ascontiguousarray(arranged, dtype).reshape(-1).view(np.uint8)
 
 
 @dataclass(frozen=True)
