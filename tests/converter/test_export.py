@@ -153,7 +153,7 @@ def test_bad_requests_are_refused_and_nothing_is_written(
     model, lora, out = small_model.checkpoint, small_model.lora, tmp_path / "out"
     refused(ExportRequest(lora, out), "lora file, and -u wants a checkpoint.*with -l")
     refused(ExportRequest(model, out, (AdapterChoice(model),)), "a LoRA was expected.*with -u")
-    refused(ExportRequest(model, out, profile="nope"), "sd-lcm-tpu, diffusers")
+    refused(ExportRequest(model, out, profile="nope"), "sd-lcm-tpu, sophon-demo, diffusers")
     refused(ExportRequest(model, out, batch=0), "at least 1")
     refused(ExportRequest(model, out, prediction="x"), "choose epsilon or v_prediction")
     refused(ExportRequest(model, out, components=("unet", "x")), "unknown component 'x'")
