@@ -112,6 +112,7 @@ def test_text_encoder_and_autoencoder(
             ("bmodel on the emulator", target.open(artifact, tmp_path)),
             ("lowered network in the interpreter", target.interpret(job, weights, silent)),
         ):
+            assert runner is not None
             with runner:
                 errors[link] = relative_error(small_bundle, artifact, runner)
         assert max(errors.values()) < LIMITS[artifact.precision], (artifact.component, errors)
