@@ -188,7 +188,10 @@ _DENOISER: dict[str, Callable[[_Wanted, Origins], Array]] = {
     "text_embeds": _pooled_embedding,
     "time_ids": _time_ids,
 }
-_TEXT_ENCODER = {"input_ids": _tokens, "tokens": _tokens}
+_TEXT_ENCODER: dict[str, Callable[[_Wanted, Origins], Array]] = {
+    "input_ids": _tokens,
+    "tokens": _tokens,
+}
 _PORTS: dict[str, dict[str, Callable[[_Wanted, Origins], Array]]] = {
     "text_encoder": _TEXT_ENCODER,
     "text_encoder_2": _TEXT_ENCODER,
