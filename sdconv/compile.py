@@ -11,6 +11,7 @@ from sdconv import model_options
 
 if TYPE_CHECKING:
     from converter.sizes import Size
+    from targets.manifest import Manifest
 
 
 def compile_(
@@ -61,10 +62,8 @@ def compile_(
     ] = 10.0,
 ) -> None:
     """Compile a bundle for a target at every size, then judge each artifact against torch."""
-    from sdconv.console import err, out, progress_bar
+    from sdconv.console import err, progress_bar
     from targets.compile import CompileRequest, compile_bundle, parse_precisions, parse_tables
-    from validate.latency import predicted_latency
-    from validate.report.terminal import print_latency
 
     folder = _bundle_folder(bundle)
     target, parsed = _defaults(folder, target, sizes, family)
@@ -82,20 +81,29 @@ def compile_(
     )
     with progress_bar() as progress:
         manifest = compile_bundle(request, progress).of_target(target)
-    for artifact in manifest.artifacts:
-        facts = [artifact.component, str(artifact.size or "any size"), artifact.precision]
-        facts.append(f"reused ({artifact.why})" if artifact.reused else artifact.how)
-        line = f"{output / artifact.path}: {', '.join(facts)}"
-        out.print(line, highlight=False, markup=False, soft_wrap=True)
-    latency = predicted_latency(manifest, manifest.load_bundle())
-    if latency is not None:
-        print_latency(latency, out)
+    _tell(manifest)
     if no_validate:
         err.print("not judged (--no-validate): run 'sdconv validate' before you trust these")
         return
     from sdconv.validate import validate
 
     validate(output, emulator_budget=emulator_budget)
+
+
+def _tell(manifest: Manifest) -> None:
+    """What was made, and how long the compiler says that it takes."""
+    from sdconv.console import out
+    from validate.latency import predicted_latency
+    from validate.report.terminal import print_latency
+
+    for artifact in manifest.artifacts:
+        facts = [artifact.component, str(artifact.size or "any size"), artifact.precision]
+        facts.append(f"reused ({artifact.why})" if artifact.reused else artifact.how)
+        line = f"{manifest.folder / artifact.path}: {', '.join(facts)}"
+        out.print(line, highlight=False, markup=False, soft_wrap=True)
+    latency = predicted_latency(manifest, manifest.load_bundle())
+    if latency is not None:
+        print_latency(latency, out)
 
 
 def _bundle_folder(folder: Path) -> Path:
