@@ -135,7 +135,7 @@ def picture_threshold(precision: str) -> Threshold:
         max_abs_error=None,
         reason="Sampling feeds every step's error to the next, so a picture differs more than any "
         "component's output. Measured over 4 steps: 119 dB in fp32, 49 dB with the UNet in fp16 "
-        "and the VAE in bf16, 15.6 dB with the UNet in INT8 and fp16, which draws what it is told a "
-        "pixel further on. A circle shifted by a pixel agrees to 16 dB, in another colour to "
-        "11 dB or less: a floor of 13 dB refuses that and no more, so look at the picture.",
+        "and the VAE in bf16, 15.6 dB with the UNet in int8-mixed, whose circle was a pixel away. "
+        "A circle shifted by a pixel agrees to 16 dB, in another colour to 11 dB or less: INT8's "
+        "floor of 13 dB refuses that and no more, so look at the picture.",
     )
