@@ -19,7 +19,8 @@ a busy machine, as half the processor time (it keeps two threads busy):
     VAE decoder 64x64                             f32         0.715         1647       3.1     29.6
 
 So it is good to a factor of two, except for f32 convolutions, where it is ten times too careful.
-On a busy machine the emulator takes longer.
+On a busy machine the emulator takes longer. W8 and W4 count as the half precision beside them, int8
+as f16, in which much of an int8-mixed network is.
 """
 
 from targets.base import Workload

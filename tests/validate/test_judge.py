@@ -7,6 +7,7 @@ import pytest
 
 from converter.errors import InputError
 from converter.weights import Array
+from targets.sophgo.precisions import PRECISIONS
 from validate.base import Agreement, Measurement, Verdict
 from validate.drawing import draw
 from validate.judge import ComponentJudge
@@ -15,6 +16,10 @@ from validate.thresholds import THRESHOLDS
 
 JUDGE = ComponentJudge()
 RNG = np.random.default_rng(7)
+
+
+def test_whatever_can_be_compiled_can_be_judged() -> None:
+    assert set(PRECISIONS) == set(THRESHOLDS)
 
 
 def latent() -> Array:
