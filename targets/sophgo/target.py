@@ -64,7 +64,7 @@ class SophgoTarget(Target):
                 f"{self.name} has no precision {job.precision!r}: choose one of "
                 f"{', '.join(self.precisions)}"
             )
-        made, weights_key = self._make(job, None, progress), None
+        made, weights_key = self.skeleton(job, progress), None
         reason = unbound(made.path)
         if reason is not None:
             note = f"{job.label}: compiled with its weights, for others do not fit it: {reason}"
@@ -74,6 +74,10 @@ class SophgoTarget(Target):
         note = f"{job.label}: {predicted_ms:.4g} ms on {self.name} by the compiler; {made.why}"
         progress(Event(f"compile {job.label}", 1.0, note))
         return Skeleton(job, made.key, made.path, weights_key, predicted_ms, made.reused, made.why)
+
+    def skeleton(self, job: CompileJob, progress: Progress) -> Made:
+        """The cache entry of a job compiled without weights. Raises ToolchainError."""
+        return self._make(job, None, progress)
 
     def _make(self, job: CompileJob, weights: WeightSource | None, progress: Progress) -> Made:
         """A cache entry: a skeleton, or with `weights` a bmodel that serves those alone."""
