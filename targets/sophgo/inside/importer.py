@@ -25,6 +25,7 @@ scales, shifts and norm weights with constants."""
 
 
 VIEWS = {
+    "Reshape": lambda values, extents: values.reshape(tuple(map(int, extents))),
     "Slice": lambda values, starts, ends, axes: values[_window(values.ndim, starts, ends, axes)],
     "Unsqueeze": lambda values, axes: np.expand_dims(values, tuple(map(int, axes))),
 }
