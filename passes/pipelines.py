@@ -8,11 +8,14 @@ import onnx_ir as ir
 from passes.base import Pass, PassReport
 from passes.cap_versions import CapVersionsPass
 from passes.fold_transpose_chain import FoldTransposeChainPass
+from passes.multiply_tokens_transposed import MultiplyTokensTransposedPass
 from passes.narrow_int64_inputs import NarrowInt64InputsPass
 from passes.present_interface import PresentInterfacePass
 from passes.scale_one_factor import ScaleOneFactorPass
 from passes.specialize_size import SpecializeSizePass
+from passes.split_feed_forward import SplitFeedForwardPass
 from passes.sum_norms_in_stages import SumNormsInStagesPass
+from passes.write_out_silu import WriteOutSiluPass
 
 InputShapes = Mapping[str, tuple[int, ...]]
 
@@ -57,6 +60,9 @@ def sophgo(input_shapes: InputShapes) -> Pipeline:
             SpecializeSizePass(input_shapes),
             FoldTransposeChainPass(),
             ScaleOneFactorPass(),
+            SplitFeedForwardPass(),  # weights load while others are multiplied by
+            MultiplyTokensTransposedPass(),  # a transposition less
+            WriteOutSiluPass(),  # half the local memory
             NarrowInt64InputsPass(),  # the chip's hosts hand over 32-bit integers
             CapVersionsPass(ir_version=9, opset=18),  # its importer is onnx 1.14
         ]

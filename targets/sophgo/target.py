@@ -105,7 +105,7 @@ class SophgoTarget(Target):
         reason: str | None = SCALES if job.calibration is not None else None
         weights_key = None
         if reason is None:
-            made = self._make(job, None, progress)
+            made = self.skeleton(job, progress)
             reason = unbound(made.path)
         if reason is not None:
             note = f"{job.label}: compiled with its weights, for others do not fit it: {reason}"
@@ -125,6 +125,10 @@ class SophgoTarget(Target):
             made.why,
             record.estimate,
         )
+
+    def skeleton(self, job: CompileJob, progress: Progress) -> Made:
+        """The cache entry of a job compiled without weights. Raises ToolchainError."""
+        return self._make(job, None, progress)
 
     def _make(self, job: CompileJob, weights: WeightSource | None, progress: Progress) -> Made:
         """A cache entry: a skeleton, or with `weights` a bmodel that serves those alone."""

@@ -24,6 +24,22 @@ LOOKED_AT = 65536
 scales, shifts and norm weights with constants."""
 
 
+VIEWS = {
+    "Reshape": lambda values, extents: values.reshape(tuple(map(int, extents))),
+    "Slice": lambda values, starts, ends, axes: values[_window(values.ndim, starts, ends, axes)],
+    "Unsqueeze": lambda values, axes: np.expand_dims(values, tuple(map(int, axes))),
+}
+"""Operators that passes put on weights: what comes out is looked at through the mapped file."""
+
+
+def _window(rank, starts, ends, axes):
+    """The index that an ONNX Slice with steps of 1 stands for."""
+    window = [slice(None)] * rank
+    for start, end, axis in zip(starts, ends, axes, strict=True):
+        window[int(axis)] = slice(int(start), int(end))
+    return tuple(window)
+
+
 class MappedWeights:
     """The weights file: tensors as views; `forget` gives the pages back."""
 
@@ -55,6 +71,7 @@ class MappedConverter(OnnxConverter):
         self.onnx_file = onnx_file
         for tensor in self.model.graph.initializer:
             self.addWeight(tensor.name, self._values(tensor))
+        self._fold_views()
         self.input_names = self.get_input_names(self.model)
         self.num_input = len(self.input_names)
         self.input_shape_assign(input_shapes)
@@ -75,6 +92,21 @@ class MappedConverter(OnnxConverter):
             tensor.data_location = onnx.TensorProto.DEFAULT
             del tensor.external_data[:]
         return numpy_helper.to_array(tensor).astype(np.float32)
+
+    def _fold_views(self):
+        """Turn parts and other shapes of weights, which the graph computes, into weights."""
+        graph = self.model.graph
+        for node in list(graph.node):
+            if node.op_type not in VIEWS or not all(map(self.isWeight, node.input)):
+                continue
+            view = VIEWS[node.op_type](*map(self.getWeight, node.input))
+            (name,) = node.output
+            self.addWeight(name, view)
+            if view.size <= LOOKED_AT:
+                graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(view), name))
+            else:
+                graph.initializer.add(name=name, dims=view.shape, data_type=onnx.TensorProto.FLOAT)
+            graph.node.remove(node)
 
     def find_named_tensor(self, name):
         """A constant's values: from the mapped weights first, then as the vendor finds them."""

@@ -31,7 +31,7 @@ _WEIGHT = re.compile(
 _LOCATION = re.compile(r'^(#loc\d*) = loc\("([^"]*)"\)$', re.MULTILINE)
 _WEIGHTS = re.compile(r'"top\.Weight"\(\)')
 
-VERSION = 1
+VERSION = 2
 """Raise it when networks are learned otherwise than before: their skeletons are made again."""
 
 TABLES = re.compile(r"[su]?i(16|32)")
@@ -206,11 +206,23 @@ def _is_constant(tensor: RegionTensor, constants: Sequence[str]) -> bool:
 
 
 def _is_uniform(tensor: RegionTensor, region: Array) -> bool:
-    """Whether it is one value all over (a scale of ones), which no random weight could become."""
+    """Whether it is one value all over (a scale of ones), which no random weight could become.
+
+    Of few channels, the ones are those of a `diagonal` layout.
+    """
     if tensor.dtype not in DTYPES:
         return False
     values = region[tensor.offset : tensor.end].view(DTYPES[tensor.dtype])
-    return len(values) >= FEWEST and bool((values == values[0]).all())
+    if len(values) < FEWEST:
+        return False
+    if bool((values == values[0]).all()):
+        return True
+    return any(
+        np.array_equal(layout.arrange(np.ones(channels, values.dtype)).reshape(-1), values)
+        for layout in LAYOUTS.values()
+        for channels in set(tensor.shape)
+        if layout.name.startswith("diagonal") and layout.count((channels,)) == len(values)
+    )
 
 
 def _constants(
