@@ -42,6 +42,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[CompileRequest]:
         return Manifest(request.output, request.bundle, {}, [])
 
     monkeypatch.setattr("targets.compile.compile_bundle", remember)
+    monkeypatch.setattr(Manifest, "of_target", lambda self, _: self)
     monkeypatch.setattr("sdconv.validate.validate", lambda *_, **__: None)
     return requests
 
