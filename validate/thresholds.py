@@ -55,8 +55,8 @@ _W8 = Threshold(
     cosine=0.995,
     gain=0.02,
     max_abs_error=None,
-    reason="8-bit weights with a scale per channel cost little beside fp16 activations: 42 to 54 "
-    "dB were measured, so the fp16 floor holds.",
+    reason="8-bit weights with a scale for every 64 cost little beside fp16 activations: 42 to 54 "
+    "dB were measured on several chips, 52 to 72 dB with a UNet that draws: the fp16 floor holds.",
 )
 _W4 = Threshold(
     "w4",
