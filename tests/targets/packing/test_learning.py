@@ -57,6 +57,7 @@ def packed_by_hand(values: dict[str, Array]) -> dict[str, tuple[str, Array]]:
         "where_0": ("f16", np.tril(np.ones((5, 5), np.float16))),
         "resize_indices": ("i16", np.arange(40, dtype=np.int16)),
         "scale_of_ones": ("f16", np.ones(64, np.float16)),
+        "scale_of_few_ones": ("f16", np.eye(24, 32, dtype=np.float16)),
     }
 
 
@@ -122,7 +123,7 @@ def behind(region: Array, tensors: list[RegionTensor]) -> None:
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        (scaled, "1 of 12 packed weights are in no known form: gather_folder"),
+        (scaled, "1 of 13 packed weights are in no known form: gather_folder"),
         (one_bit, "linear.weight_fix_f16"),
         (behind, "bytes behind conv.bias belong to nothing known"),
     ],
