@@ -24,7 +24,7 @@ def test_a_silu_is_written_out(text: str) -> None:
 
 def test_far_from_zero_it_is_what_a_silu_is() -> None:
     model = parse(SILU)
-    inputs = {"x": np.float32([[-1000, -90, -20], [20, 90, 1000]])}
+    inputs = {"x": np.array([[-1000, -90, -20], [20, 90, 1000]], np.float32)}
     before = run(model, inputs)
     apply(WriteOutSiluPass, model)
     assert_equal(run(model, inputs), before, rtol=1e-6)
