@@ -211,6 +211,8 @@ class Artifact:
     how: str
     predicted_ms: float | None
     estimate: Estimate | None = None
+    quantize_table: str | None = None
+    """Content hash of a user's own table of precisions."""
 
     @property
     def label(self) -> str:

@@ -100,6 +100,10 @@ def _interpret(
     subject: Subject, group: Group, target: Target, references: References, bench: Bench
 ) -> str:
     """Run the lowered network of an artifact that takes too long itself; say what became of it."""
+    if subject.artifact.quantize_table is not None:
+        return (
+            "nor in the compiler's interpreter, for which its table of precisions would be needed"
+        )
     todo = [scene for scene in group.scenes if not subject.lowered.has(scene.name)]
     saved = [scene for scene in group.scenes if scene not in todo]
     _run_reference(saved, group, references)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from converter.errors import InputError
 from converter.sizes import Size
 from converter.weights import Array
 from targets.base import ToolchainError
+from targets.manifest import Manifest
 from tests.validate.fakes import RESIDUALS, FakeReference, FakeTarget, Place
 from validate.base import Link, Report, Verdict
 from validate.validate import ValidateRequest, validate
@@ -234,6 +236,18 @@ def test_the_interpreter_keeps_to_the_budget_and_what_does_not_fit_is_said(
     assert report.verdict is Verdict.INCOMPLETE
     notes = [result.note for result in report.results]
     assert "nor in the compiler's interpreter: it needs more memory" in notes
+
+
+def test_an_artifact_with_a_table_of_its_own_is_not_interpreted(
+    go: Go, target: FakeTarget, place: Place
+) -> None:
+    manifest = Manifest.load(place.artifacts)
+    tabled = [replace(artifact, quantize_table="beef") for artifact in manifest.artifacts]
+    replace(manifest, artifacts=tabled).save()
+    target.seconds, target.lowered = 3600.0, half
+    report = go()
+    assert target.runs == []
+    assert all("its table of precisions would be needed" in r.note for r in report.results)
 
 
 def test_a_missing_emulator_is_incomplete_and_a_broken_file_fails(
