@@ -62,6 +62,11 @@ class CompileJob:
     quantize_table: QuantizeTable | None = None
 
     @property
+    def table_content(self) -> str | None:
+        """Content hash of the user's own table of precisions, if there is one."""
+        return None if self.quantize_table is None else self.quantize_table.content
+
+    @property
     def label(self) -> str:
         """The job in a user's words: ``unet 512x512 f16``."""
         return " ".join(str(part) for part in (self.component, self.size, self.precision) if part)

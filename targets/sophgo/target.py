@@ -235,7 +235,7 @@ class SophgoTarget(Target):
                 how="bound" if skeleton.weights_key is None else "compiled with weights",
                 predicted_ms=skeleton.predicted_ms,
                 estimate=skeleton.estimate,
-                quantize_table=skeleton.job.quantize_table and skeleton.job.quantize_table.content,
+                quantize_table=skeleton.job.table_content,
             )
             for skeleton in skeletons
         ]
