@@ -100,6 +100,8 @@ def _interpret(
     subject: Subject, group: Group, target: Target, references: References, bench: Bench
 ) -> str:
     """Run the lowered network of an artifact that takes too long itself; say what became of it."""
+    if not bench.emulator_budget:
+        return ""
     if subject.artifact.quantize_table is not None:
         return (
             "nor in the compiler's interpreter, for which its table of precisions would be needed"

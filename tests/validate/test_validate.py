@@ -228,11 +228,14 @@ def test_the_interpreter_keeps_to_the_budget_and_what_does_not_fit_is_said(
     go: Go, target: FakeTarget
 ) -> None:
     target.seconds, target.lowered = 3600.0, half
-    report = go(emulator_budget=0.0)
+    report = go(emulator_budget=1e-9)
     unet = next(result for result in report.results if result.component == "unet")
     assert [check.measurement is not None for check in unet.checks] == [True, False, False, False]
+    target.runs.clear()
+    go(emulator_budget=0.0)
+    assert target.runs == []
     target.lowering = ToolchainError("it needs more memory")
-    report = go(emulator_budget=0.0)
+    report = go(emulator_budget=1e-9)
     assert report.verdict is Verdict.INCOMPLETE
     notes = [result.note for result in report.results]
     assert "nor in the compiler's interpreter: it needs more memory" in notes
