@@ -22,9 +22,17 @@ hypothesis.settings.load_profile("house")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with slow tests come first: one that began last would keep one process busy alone."""
-    slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
+    """Files with slow tests come first: one that began last would keep one process busy alone.
+
+    Those that compile alternate with those that do not: the compilers of two processes take turns.
+    """
+    slow = dict.fromkeys(item.path for item in items if item.get_closest_marker("slow"))
+    compiling = {item.path for item in items if "tpu_mlir" in getattr(item, "fixturenames", ())}
+    rank: dict[Path, int] = {}
+    for turn, kind in enumerate(([p for p in slow if p in compiling], slow.keys() - compiling)):
+        rank |= {path: 2 * place + turn for place, path in enumerate(sorted(kind))}
+    last = len(items)
+    items.sort(key=lambda item: rank.get(item.path, last))
 
 
 @dataclass(frozen=True)
