@@ -1,8 +1,14 @@
-"""New nodes in front of an old one, with the shapes and types that the house's graphs carry."""
+"""New nodes in the place of old ones, with the shapes and types that the house's graphs carry."""
 
 from collections.abc import Sequence
 
 import onnx_ir as ir
+
+
+def take_over(old: ir.Value, new: ir.Value) -> None:
+    """Give `new` the users of `old`, its place among the graph's outputs, and its name."""
+    ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
+    new.name, old.name = old.name, None
 
 
 class Builder:

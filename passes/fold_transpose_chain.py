@@ -13,6 +13,7 @@ import onnx_ir as ir
 from onnx_ir.passes import PassResult
 
 from passes.base import Pass
+from passes.building import take_over
 
 Order = tuple[int, ...]
 Numbers = np.ndarray[Any, np.dtype[np.int64]]
@@ -49,7 +50,7 @@ class FoldTransposeChainPass(Pass):
         """Put one Transpose, or nothing, where the run was; return the links there now."""
         source, last = run[0].inputs[0], run[-1].outputs[0]
         assert source is not None
-        links, replacement = [], source
+        links = []
         if _moves(order):
             node = ir.Node(
                 "",
@@ -60,10 +61,10 @@ class FoldTransposeChainPass(Pass):
                 name=run[-1].name,
             )
             graph.insert_after(run[-1], node)
-            links, replacement = [node], node.outputs[0]
-        ir.convenience.replace_all_uses_with(last, replacement, replace_graph_outputs=True)
-        if links:
-            replacement.name, last.name = last.name, None
+            links = [node]
+            take_over(last, node.outputs[0])
+        else:
+            ir.convenience.replace_all_uses_with(last, source, replace_graph_outputs=True)
         for link in reversed(run):
             targets = link.inputs[1:]
             graph.remove(link, safe=True)

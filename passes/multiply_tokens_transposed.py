@@ -11,8 +11,8 @@ import onnx_ir as ir
 from onnx_ir.passes import PassResult
 
 from passes.base import Pass
-from passes.building import Builder
-from passes.weight_views import with_ones
+from passes.building import Builder, take_over
+from passes.weight_views import as_matrix, with_ones
 
 TO_PICTURE = (0, 3, 1, 2)
 
@@ -64,13 +64,11 @@ class MultiplyTokensTransposedPass(Pass):
         build = Builder(graph, before=node)
         order = ir.AttrInt64s("perm", [0, 2, 1])
         turned = build.add("Transpose", [found.tokens], [1, channels, count], [order])
-        matrix = build.reshaped(kernel, [1, outputs, channels])
-        matrix.name = f"{kernel.name}.matrix"
+        matrix = as_matrix(build, kernel, [1, outputs, channels])
         product = build.add("MatMul", [matrix, turned], [1, outputs, count])
         picture = build.reshaped(product, output.shape.numpy())
         added = build.add("Add", [picture, with_ones(build, bias, [0, 2, 3])], output.shape.numpy())
-        ir.convenience.replace_all_uses_with(output, added, replace_graph_outputs=True)
-        added.name, output.name = output.name, None
+        take_over(output, added)
         graph.remove([found.reshape, found.transpose, node], safe=True)
         self.fire()
 

@@ -12,7 +12,7 @@ import onnx_ir as ir
 from onnx_ir.passes import PassResult
 
 from passes.base import Pass
-from passes.building import Builder
+from passes.building import Builder, take_over
 from passes.weight_views import part_of
 
 PARTS = 4
@@ -80,9 +80,7 @@ class SplitFeedForwardPass(Pass):
             else:
                 total = product
         assert total is not None
-        output = last.outputs[0]
-        ir.convenience.replace_all_uses_with(output, total, replace_graph_outputs=True)
-        total.name, output.name = output.name, None
+        take_over(last.outputs[0], total)
         gone = [layer.up, layer.added, layer.split, *layer.between, layer.down]
         for node in reversed([*gone, layer.bias] if layer.bias is not None else gone):
             graph.remove(node, safe=True)

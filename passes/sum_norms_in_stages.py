@@ -11,7 +11,7 @@ import onnx_ir as ir
 from onnx_ir.passes import PassResult, PreconditionError
 
 from passes.base import Pass
-from passes.building import Builder
+from passes.building import Builder, take_over
 
 LONG = 2**19
 """Numbers in a group from which the sum is cut. UNets stay below it up to 1024x1024: their graphs
@@ -72,9 +72,7 @@ class SumNormsInStagesPass(Pass):
         spread = (batch, groups, 1, 1)
         deviation = build.add("Sqrt", [build.add("Add", [variance, small], spread)], spread)
         normed = build.reshaped(build.add("Div", [centred, deviation], cut), extents)
-        output = node.outputs[0]
-        ir.convenience.replace_all_uses_with(output, normed, replace_graph_outputs=True)
-        normed.name, output.name = output.name, None
+        take_over(node.outputs[0], normed)
         graph.remove(node, safe=True)
         self.fire()
 

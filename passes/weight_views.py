@@ -22,6 +22,13 @@ def part_of(build: Builder, weight: ir.Value, axis: int, start: int, stop: int) 
     return part
 
 
+def as_matrix(build: Builder, weight: ir.Value, extents: Sequence[int]) -> ir.Value:
+    """The same elements of a weight in the extents of a matrix."""
+    matrix = build.reshaped(weight, extents)
+    matrix.name = f"{weight.name}.matrix"
+    return matrix
+
+
 def with_ones(build: Builder, weight: ir.Value, axes: Sequence[int]) -> ir.Value:
     """A weight with extents of 1 at these axes of the outcome."""
     assert weight.shape is not None and weight.name is not None

@@ -69,12 +69,13 @@ def find_data(
             f"{folder}: no calibration data of {wanted}, batch {batch}, with the weights that "
             f"{bundle.folder} holds now: run '{again}'"
         )
-    found = {CalibrationData.of(entry.path / component).content: entry for entry in fitting}
+    described = [CalibrationData.of(entry.path / component) for entry in fitting]
+    found = {data.content: data for data in described}
     if len(found) > 1:
-        names = ", ".join(str(entry.path) for entry in found.values())
+        names = ", ".join(str(data.folder.parent) for data in found.values())
         raise InputError(f"{folder}: several calibrations of {wanted}: name one of {names}")
-    (entry,) = found.values()
-    return CalibrationData.of(entry.path / component)
+    (data,) = found.values()
+    return data
 
 
 def _entries(folder: Path) -> list[Entry]:

@@ -39,8 +39,7 @@ class Step:
     Verbs are those of the commands, ``trace`` for a template that has to be made, ``gather`` for
     linked weights that a compilation writes to one file, ``bind`` and ``judge``, its end, and
     ``start``, of no component: the start-up of all commands together. A `reused` step finds its
-    result there; its cost is that of finding it. A `spare` one takes the place of a run on an
-    emulator that would take too long, and is left out where it does not fit.
+    result there; its cost is that of finding it.
     """
 
     verb: str
@@ -49,7 +48,14 @@ class Step:
     precision: str
     cost: Cost
     reused: bool = False
-    spare: bool = False
+
+    @property
+    def spare(self) -> bool:
+        """Whether it judges what an emulator has no time for, and is left out if it does not fit.
+
+        Only for that a lowered network has to be made first.
+        """
+        return self.verb == "judge" and self.cost.temporary > 0
 
     @property
     def label(self) -> str:

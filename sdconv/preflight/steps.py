@@ -125,8 +125,7 @@ def _judge_steps(prepared: Prepared, works: Mapping[str, list[Workload]]) -> Ite
             largest = activations(component, architecture, job.batch, job.size)
             cost = judge_cost(work, cases, prepared.target, largest)
             if cost is not None:
-                spare = cost.temporary > 0  # only a lowered network has to be made first
-                yield Step("judge", component, job.size, job.precision, cost, spare=spare)
+                yield Step("judge", component, job.size, job.precision, cost)
 
 
 def compile_request(request: PlanRequest) -> CompileRequest:

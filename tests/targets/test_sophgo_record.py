@@ -74,7 +74,11 @@ def test_an_earlier_versions_record_is_completed_from_its_profile(tmp_path: Path
     assert StageRecord.load(tmp_path).with_timeline(tmp_path) == RECORD
 
 
-@pytest.mark.parametrize("content", [None, b"", b"no gzip", gzip.compress(b"no profile")])
+@pytest.mark.parametrize(
+    "content",
+    [None, b"", b"no gzip", gzip.compress(b"no profile")],
+    ids=["none", "empty", "no gzip", "no profile"],  # the same in every worker
+)
 def test_where_that_cannot_be_read_there_is_no_estimate(
     content: bytes | None, tmp_path: Path
 ) -> None:
