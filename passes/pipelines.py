@@ -8,11 +8,13 @@ import onnx_ir as ir
 from passes.base import Pass, PassReport
 from passes.cap_versions import CapVersionsPass
 from passes.fold_transpose_chain import FoldTransposeChainPass
+from passes.halve_gelu_last import HalveGeluLastPass
 from passes.multiply_tokens_transposed import MultiplyTokensTransposedPass
 from passes.narrow_int64_inputs import NarrowInt64InputsPass
 from passes.present_interface import PresentInterfacePass
 from passes.scale_one_factor import ScaleOneFactorPass
 from passes.specialize_size import SpecializeSizePass
+from passes.split_convolutions import SplitConvolutionsPass
 from passes.split_feed_forward import SplitFeedForwardPass
 from passes.sum_norms_in_stages import SumNormsInStagesPass
 from passes.write_out_silu import WriteOutSiluPass
@@ -65,5 +67,16 @@ def sophgo(input_shapes: InputShapes) -> Pipeline:
             WriteOutSiluPass(),  # half the local memory
             NarrowInt64InputsPass(),  # the chip's hosts hand over 32-bit integers
             CapVersionsPass(ir_version=9, opset=18),  # its importer is onnx 1.14
+        ]
+    )
+
+
+def sophgo_int8(input_shapes: InputShapes) -> Pipeline:
+    """Graph -> one size as tpu-mlir 1.30 reads it best where much of it will be INT8."""
+    return Pipeline(
+        [
+            *sophgo(input_shapes).passes,
+            SplitConvolutionsPass(),  # weights load while others are multiplied by
+            HalveGeluLastPass(),  # a look-up
         ]
     )

@@ -6,8 +6,9 @@ each weight belongs. Where that cannot be learned, `UNBOUND_FILE` says why.
 
 import gzip
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from signal import SIGKILL
 
@@ -34,19 +35,16 @@ from targets.sophgo.packing import learning, placeholders
 from targets.sophgo.precisions import PRECISIONS
 from targets.sophgo.record import PROFILE_FILE, StageRecord
 from targets.sophgo.repro import keep_repro
+from targets.sophgo.tables import CALIBRATION_TABLE, QUANTIZE_TABLE, SOURCES, write_tables
 from targets.sophgo.toolchain import TpuMlir
 
 IMPORTER = Path(__file__).with_name("inside") / "importer.py"
 TAPE = Path(__file__).with_name("inside") / "tape.py"
-MIXED_TABLE = Path(__file__).with_name("inside") / "mixed_table.py"
 
 BMODEL_FILE = "model.bmodel"
 UNBOUND_FILE = "unbound.txt"
 TAPE_FILE = "placeholders"
 LOG_FILE = "compile.log"
-CALIBRATION_TABLE = "calibration_table"
-QUANTIZE_TABLE = "quantize_table"
-DATA_LIST = "calibration_inputs"
 
 TOP_PASSES = ("--struct-optimize", "--shape-infer", "--canonicalize", "--extra-optimize")
 """What `mlir_opt_for_top` of the vendor's `mlir_shell.py` runs on a freshly imported graph."""
@@ -61,7 +59,8 @@ class Step:
     """One program: its name in a user's words, its arguments, the fraction done after it.
 
     `milestones` is how often "[Success]" comes in its output, for the progress bar; `obsolete`
-    names the files that nothing needs after it.
+    names the files that nothing needs after it. In a program's place there may be a function of
+    ours: `own` is called with the working folder and with what it tells its fraction done.
     """
 
     name: str
@@ -69,6 +68,7 @@ class Step:
     until: float
     milestones: int = 0
     obsolete: str = ""
+    own: Callable[[Path, Callable[[float], None]], None] | None = None
 
 
 def steps(
@@ -85,6 +85,7 @@ def steps(
         [toolchain.python, TAPE, weights, str(placeholders)],
         until=0.02,
     )
+    calibrating = Step("calibrating", (), until=0.5, own=partial(write_tables, job, weights))
     return [
         *((tape,) if placeholders else ()),
         Step(
@@ -105,7 +106,7 @@ def steps(
             until=0.3,
             obsolete="*_origin*",
         ),
-        *_table_steps(toolchain, job),
+        *((calibrating,) if job.calibration else ()),
         Step(
             "compiling",
             # No test input: the vendor's comparison looks at 200 tensors and accepts far-off
@@ -114,6 +115,7 @@ def steps(
                 *(toolchain.python, toolchain.script("model_deploy.py"), "--mlir", f"{name}.mlir"),
                 *("--quantize", precision.quantize, "--chip", chip.name, "--model", BMODEL_FILE),
                 *(("--calibration_table", CALIBRATION_TABLE) if job.calibration else ()),
+                *(("--matmul_perchannel",) if job.calibration else ()),
                 *(("--quantize_table", QUANTIZE_TABLE) if _has_table(job) else ()),
                 *SEARCH[job.effort],
             ],
@@ -125,27 +127,6 @@ def steps(
 
 def _has_table(job: CompileJob) -> bool:
     return PRECISIONS[job.precision].mixed or job.quantize_table is not None
-
-
-def _table_steps(toolchain: TpuMlir, job: CompileJob) -> Iterator[Step]:
-    """What precedes compiling where single operations or ranges are to be chosen."""
-    mlir = f"{job.component}.mlir"
-    if PRECISIONS[job.precision].mixed:
-        yield Step(
-            "choosing what stays in half precision",
-            [toolchain.python, MIXED_TABLE, mlir, QUANTIZE_TABLE, "F16"],
-            until=0.31,
-        )
-    if job.calibration is not None:
-        yield Step(
-            "calibrating",
-            [
-                *(toolchain.python, toolchain.script("run_calibration.py"), mlir),
-                *("--data_list", DATA_LIST, "--input_num", str(job.calibration.count)),
-                *("--cali_method", "mse", "-o", CALIBRATION_TABLE),
-            ],
-            until=0.5,
-        )
 
 
 def recipe(chip: Chip, job: CompileJob) -> str:
@@ -160,8 +141,8 @@ def recipe(chip: Chip, job: CompileJob) -> str:
     # The precision is named beside this in the key.
     words[words.index("--quantize") + 1] = "PRECISION"
     learned = f"learned by version {learning.VERSION}"
-    mixed = [MIXED_TABLE.read_text()] if PRECISIONS[job.precision].mixed else []
-    return "\n".join([" ".join(words), learned, IMPORTER.read_text(), TAPE.read_text(), *mixed])
+    sources = [IMPORTER, TAPE, *(SOURCES if job.calibration else ())]
+    return "\n".join([" ".join(words), learned, *(source.read_text() for source in sources)])
 
 
 def compile_graph(
@@ -185,9 +166,6 @@ def compile_graph(
     copy = work / f"{job.component}.onnx"
     if job.quantize_table is not None:
         shutil.copyfile(job.quantize_table.path, work / QUANTIZE_TABLE)
-    if job.calibration is not None:  # of a folder, the vendor takes the files in any order
-        files = sorted(job.calibration.folder.glob("*.npz"))
-        (work / DATA_LIST).write_text("".join(f"{file}\n" for file in files))
     if weights is not None:
         shutil.copyfile(graph.path, copy)
         plan = steps(toolchain, chip, job, weights)
@@ -261,14 +239,18 @@ def _run(
     with toolchain.alone():
         require_memory(memory, f"to {stage}")
         for start, step in zip((0.0, *(step.until for step in plan)), plan, strict=False):
+            report = _reporting(stage, start, step.until, progress)
             try:
-                run_logged(
-                    step.argv,
-                    work / LOG_FILE,
-                    env=toolchain.env(),
-                    cwd=work,
-                    on_line=_milestones(step, start, stage, progress),
-                )
+                if step.own is not None:
+                    step.own(work, report)
+                else:
+                    run_logged(
+                        step.argv,
+                        work / LOG_FILE,
+                        env=toolchain.env(),
+                        cwd=work,
+                        on_line=_milestones(step, report),
+                    )
             except ChildFailedError as e:
                 if e.code == -SIGKILL or e.line == "Killed":  # that program, or one it started
                     raise ToolchainError(
@@ -277,23 +259,31 @@ def _run(
                         "programs, or compile on a larger machine and carry the result here with "
                         "'sdconv skeleton export' and 'import'"
                     ) from e
-                repro = keep_repro(toolchain, job, [step.argv for step in plan], work)
+                argvs = [step.argv for step in plan if step.argv]
+                repro = keep_repro(toolchain, job, argvs, work)
                 raise ToolchainError(
                     f"{job.label} for {chip.name}: {step.name} failed: {e.line}; "
                     f"everything to reproduce it is in {repro}"
                 ) from e
             _discard(work, step.obsolete)
-            progress(Event(stage, step.until))
+            report(1.0)
 
 
-def _milestones(step: Step, start: float, stage: str, progress: Progress) -> Callable[[str], None]:
+def _reporting(
+    stage: str, start: float, until: float, progress: Progress
+) -> Callable[[float], None]:
+    """What a step tells the fraction of it that is done."""
+    return lambda done: progress(Event(stage, start + (until - start) * done))
+
+
+def _milestones(step: Step, report: Callable[[float], None]) -> Callable[[str], None]:
     seen = 0
 
     def on_line(line: str) -> None:
         nonlocal seen
         if step.milestones and line.startswith("[Success]"):
             seen = min(seen + 1, step.milestones)
-            progress(Event(stage, start + (step.until - start) * seen / step.milestones))
+            report(seen / step.milestones)
 
     return on_line
 

@@ -55,6 +55,7 @@ def _inputs(job: CompileJob) -> dict[str, str]:
     return {
         "graph": job.graph_sha256,
         "input shapes": json.dumps(job.input_shapes),
+        **({} if job.calibration is None else {"for": "int8"}),
         "passes": _passes_fingerprint(),
     }
 
@@ -76,7 +77,8 @@ def _build(job: CompileJob, folder: Path) -> None:
     from passes.linked_weights import read_graph
 
     shapes = dict(job.input_shapes)
-    model = pipelines.sophgo(shapes).run(read_graph(job.graph)).model
+    pipeline = pipelines.sophgo if job.calibration is None else pipelines.sophgo_int8
+    model = pipeline(shapes).run(read_graph(job.graph)).model
     content = ir.to_proto(model).SerializeToString(deterministic=True)
     (folder / "model.onnx").write_bytes(content)
     by_name = {value.name: value for value in model.graph.inputs}

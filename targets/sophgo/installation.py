@@ -36,14 +36,10 @@ REPAIRS: dict[str, tuple[tuple[str, str], ...]] = {
         NO_IMPORT,
         ("torch.tensor(inputs[name]).numpy()", "np.asarray(inputs[name])"),
     ),
-    **{
-        f"calibration/{module}.py": (NO_IMPORT,)
-        for module in ("kld_calibrator", "simple_tunner", "transformer_pattern")
-    },
 }
 """Every mention of torch in the code of 1.30.2 that is used here: 2 GB of it would be installed to
-turn an array into an array, and for three imports that nothing follows. A stand-in module named
-torch does not work, since transformers, imported beside it, takes it for the real one."""
+turn an array into an array. A stand-in module named torch does not work, since transformers,
+imported beside it, takes it for the real one."""
 
 
 def install(toolchain: TpuMlir, progress: Progress) -> None:
@@ -156,7 +152,7 @@ def _names_torch(source: str) -> bool:
 
 def check_programs(toolchain: TpuMlir, log: Path) -> None:
     """Start each kind of program once; raises ToolchainError with its last words."""
-    modules = "pymlir, transform.OnnxConverter, calibration.kld_calibrator"
+    modules = "pymlir, transform.OnnxConverter"
     commands: tuple[list[str | Path], ...] = (
         [toolchain.program("tpuc-opt"), "--version"],
         [toolchain.python, "-c", f"import {modules}; print(pymlir.__version__)"],

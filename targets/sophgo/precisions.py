@@ -72,12 +72,12 @@ MODES = ("F32", "F16", "BF16", "INT8")
 """What a user's table can say of an operation."""
 
 
-def modes_of(table: Path) -> set[str]:
-    """The modes that a table of lines ``operation mode`` names; `#` begins a comment.
+def modes_of(table: Path) -> dict[str, str]:
+    """The operations and modes of a table of lines ``operation mode``; `#` begins a comment.
 
     Raises InputError for anything else.
     """
-    found: set[str] = set()
+    found: dict[str, str] = {}
     for number, line in enumerate(table.read_text().splitlines(), start=1):
         words = line.partition("#")[0].split()
         if words and (len(words) != 2 or words[1].upper() not in MODES):
@@ -86,5 +86,5 @@ def modes_of(table: Path) -> set[str]:
                 "for example 'node_Conv_3 F16', with names from the quantize_table of an "
                 "int8-mixed skeleton"
             )
-        found.update(word.upper() for word in words[1:])
+        found.update([(words[0], words[1].upper())] if words else [])
     return found

@@ -78,13 +78,13 @@ class SophgoTarget(Target):
 
     def needs_calibration(self, precision: str, table: QuantizeTable | None) -> bool:
         """Whether anything is INT8. Raises InputError for a table that the compiler cannot read."""
-        modes = [] if table is None else modes_of(table.path)
+        modes = {} if table is None else modes_of(table.path)
         if table is not None and PRECISIONS[precision].mixed:
             raise InputError(
                 f"{precision} chooses the precision of every operation itself: write "
                 f"{PRECISIONS[precision].quantize.lower()} beside --quantize-table"
             )
-        return PRECISIONS[precision].calibrated or "INT8" in modes
+        return PRECISIONS[precision].calibrated or "INT8" in modes.values()
 
     def check_ready(self) -> None:
         """Raise ToolchainError, with the command to run, when tpu-mlir is not installed."""
@@ -142,8 +142,6 @@ class SophgoTarget(Target):
 
         def build(folder: Path) -> None:
             self.check_ready()
-            if job.calibration is not None:
-                self._toolchain.check_calibrates()
             compile_graph(self._toolchain, self._chip, job, graph, file, folder, progress)
 
         inputs = self._inputs(job, graph, None if weights is None else weights.key)

@@ -121,15 +121,6 @@ class TpuMlir(Toolchain):
             )
         return None
 
-    def check_calibrates(self) -> None:
-        """Raise ToolchainError for an environment that was built before it was used for that."""
-        calibrator = self.package / "python" / "calibration" / "kld_calibrator.py"
-        if "\nimport torch\n" in calibrator.read_text():
-            raise ToolchainError(
-                f"{self.folder} was built without what calibration needs: run 'sdconv toolchain "
-                f"install {self.name} --force'"
-            )
-
     def install(self, progress: Progress, *, force: bool = False) -> bool:
         """Build the environment; False when it was there already. Raises ToolchainError."""
         from targets.sophgo.installation import install

@@ -12,11 +12,18 @@ from targets.base import ToolchainError
 from targets.sophgo.target import SophgoTarget
 from targets.sophgo.toolchain import RECORD_FILE, TpuMlir
 from targets.toolchains import find_python
+from tests.targets.fake_compiler import MLIR
 from tests.targets.sophgo_jobs import Weights, random_values
 
 FAKE_PYTHON = """\
     #!/bin/sh
     PYTHONPATH={root} exec {python} -W error {compiler} "$@"
+"""
+
+FAKE_TPUC_OPT = """\
+    #!/bin/sh
+    for last; do :; done
+    cp "$0.mlir" "$last"
 """
 
 FAKE_MODEL_TOOL = """\
@@ -45,11 +52,9 @@ def fake_tpu_mlir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TpuMlir:
     toolchain = TpuMlir()
     _executable(toolchain.python, FAKE_PYTHON)
     _executable(toolchain.program("model_tool"), FAKE_MODEL_TOOL)
-    _executable(toolchain.program("tpuc-opt"), "    #!/bin/sh\n")
+    _executable(toolchain.program("tpuc-opt"), FAKE_TPUC_OPT)
+    toolchain.program("tpuc-opt.mlir").write_text(MLIR)
     toolchain.third_party.mkdir(parents=True)
-    calibrator = toolchain.package / "python" / "calibration" / "kld_calibrator.py"
-    calibrator.parent.mkdir(parents=True)
-    calibrator.write_text("import numpy\n")
     (toolchain.folder / RECORD_FILE).write_text(json.dumps({"version": toolchain.version}))
     return toolchain
 

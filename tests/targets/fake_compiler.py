@@ -42,13 +42,13 @@ module @unet {
 #loc1 = loc("sample")
 #loc2 = loc("kernel")
 #loc3 = loc("bias")
-#loc4 = loc("convolved")
-#loc5 = loc("noise_pred_MatMul")
+#loc4 = loc("noise_pred_Conv")
+#loc5 = loc("squared_MatMul")
 #loc6 = loc("first")
 #loc7 = loc("second")
 #loc8 = loc(fused[#loc6, #loc7])
 """
-"""A graph as the vendor's optimiser leaves it."""
+"""A graph as the vendor's optimiser leaves it, of the job that `sophgo_jobs` has."""
 
 
 def importer(graph: str, weights: str, name: str, mlir: str) -> None:
@@ -60,12 +60,6 @@ def importer(graph: str, weights: str, name: str, mlir: str) -> None:
     if b"large" in Path(graph).read_bytes():
         os.kill(os.getpid(), signal.SIGKILL)
     IMPORTED.write_text(json.dumps([graph, weights]))
-
-
-def run_calibration(data_list: str, table: str) -> None:
-    """Write a table that says how many inputs there were."""
-    files = [line for line in Path(data_list).read_text().splitlines() if Path(line).is_file()]
-    Path(table).write_text(f"# op_name threshold min max\nsample {len(files)}.0 -3.0 3.0\n")
 
 
 def model_deploy(precision: str, bmodel: str) -> None:
@@ -109,12 +103,6 @@ if __name__ == "__main__":
         case "tape.py":
             sys.argv = [script, *words]
             runpy.run_path(script, run_name="__main__")
-        case "mixed_table.py":
-            Path(words[0]).write_text(MLIR)
-            sys.argv = [script, *words]
-            runpy.run_path(script, run_name="__main__")
-        case "run_calibration.py":
-            run_calibration(words[2], words[8])
         case "importer.py":
             importer(*words)
         case "model_deploy.py" if "--not_gen_bmodel" in words:

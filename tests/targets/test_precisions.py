@@ -1,6 +1,5 @@
 """Precisions that need calibration, and tables of single operations, around a fake compiler."""
 
-import runpy
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,18 +11,18 @@ from converter.progress import Event, silent
 from converter.sizes import Size
 from targets.base import CompileJob, QuantizeTable, Skeleton, ToolchainError
 from targets.calibration import CalibrationData
-from targets.sophgo.compilation import CALIBRATION_TABLE, MIXED_TABLE, QUANTIZE_TABLE
 from targets.sophgo.precisions import PRECISIONS, modes_of
+from targets.sophgo.tables import CALIBRATION_TABLE, QUANTIZE_TABLE
 from targets.sophgo.target import SophgoTarget
-from targets.sophgo.toolchain import TpuMlir
-from tests.targets.fake_compiler import MLIR
 from tests.targets.sophgo_jobs import Weights, file_of, job, random_values
 
 
 def data(folder: Path, *values: float) -> CalibrationData:
     folder.mkdir()
     for number, value in enumerate(values):
-        np.savez(folder / f"{number:04d}.npz", sample=np.full((1, 4, 8, 8), value))
+        sample = np.full((1, 4, 8, 8), value, np.float32)
+        sample[0, 0, 0, 0] = -1
+        np.savez(folder / f"{number:04d}.npz", sample=sample, tokens=np.zeros((1, 77), np.int64))
     return CalibrationData.of(folder)
 
 
@@ -52,12 +51,12 @@ def test_int8_is_compiled_with_its_weights_at_once(
     assert skeleton.weights_key == held.key
     assert "compiled with its weights, for others do not fit it: the scales of INT8" in notes[0]
     assert len([*(tmp_path / "home" / "cache" / "skeletons").iterdir()]) == 1
-    assert (skeleton.path / CALIBRATION_TABLE).read_text().splitlines()[1:] == [
-        "sample 2.0 -3.0 3.0"
-    ]
+    table = (skeleton.path / CALIBRATION_TABLE).read_text().splitlines()
+    assert table[1] == "sample 2 -1 2"
     log = (skeleton.path / "compile.log").read_text()
     assert "--quantize INT8 " in log
-    assert f"--calibration_table {CALIBRATION_TABLE} --quantize_table {QUANTIZE_TABLE}" in log
+    assert f"--calibration_table {CALIBRATION_TABLE} --matmul_perchannel" in log
+    assert f"--quantize_table {QUANTIZE_TABLE}" in log
     assert compiled(target, one, held)[0].reused
     assert target.find_skeleton(one, held.key) == skeleton.path
     assert target.find_skeleton(one, "others") is None
@@ -66,15 +65,6 @@ def test_int8_is_compiled_with_its_weights_at_once(
 def test_int8_is_for_batch_1(target: SophgoTarget, one: CompileJob, held: Weights) -> None:
     with pytest.raises(InputError, match="calibrates networks of batch 1 only: compile with -b 1"):
         target.compile(replace(one, batch=2), held, silent)
-
-
-def test_an_older_environment_is_to_be_built_again(
-    target: SophgoTarget, one: CompileJob, held: Weights, fake_tpu_mlir: TpuMlir
-) -> None:
-    calibrator = fake_tpu_mlir.package / "python" / "calibration" / "kld_calibrator.py"
-    calibrator.write_text("import numpy\nimport torch\n")
-    with pytest.raises(ToolchainError, match="run 'sdconv toolchain install tpu-mlir --force'"):
-        target.compile(one, held, silent)
 
 
 def test_other_data_make_another_skeleton(
@@ -88,15 +78,26 @@ def test_other_data_make_another_skeleton(
     assert target.find_skeleton(replace(one, precision="int8"), held.key) is None
 
 
-def test_everything_but_products_with_weights_stays_in_half_precision(
+def test_a_mixed_network_gets_both_tables(
     target: SophgoTarget, one: CompileJob, held: Weights
 ) -> None:
-    kept = runpy.run_path(str(MIXED_TABLE))["kept_in_half"]
-    assert [*kept(MLIR)] == ["sample", "noise_pred_MatMul", "first"]
     skeleton, _ = compiled(target, one, held)
     assert (skeleton.path / QUANTIZE_TABLE).read_text().splitlines() == [
-        "# op_name quantize_mode", "sample F16", "noise_pred_MatMul F16", "first F16",
+        "# op_name quantize_mode", "sample F16", "squared_MatMul F16", "first F16",
     ]  # fmt: skip
+    answer = held.read("kernel").reshape(6, 4) @ [[-1, 2], [2, 2], [2, 2], [2, 2]]
+    reach = 2 * np.abs(answer + held.read("bias")[:, None]).max()
+    lines = (skeleton.path / CALIBRATION_TABLE).read_text().splitlines()
+    name, *numbers = lines[2].split()
+    assert name == "noise_pred_Conv"
+    np.testing.assert_allclose(np.array(numbers, float), [reach, -reach, reach], rtol=1e-5)
+
+
+def test_all_in_int8_needs_the_range_of_everything(
+    target: SophgoTarget, one: CompileJob, held: Weights
+) -> None:
+    with pytest.raises(ToolchainError, match="no range is known of squared_MatMul, first, which"):
+        target.compile(replace(one, precision="int8"), held, silent)
 
 
 def test_a_table_of_the_users(target: SophgoTarget, weights: Weights, tmp_path: Path) -> None:
