@@ -25,6 +25,7 @@ from converter.embeddings.choice import EmbeddingChoice
 from converter.embeddings.embedding import appended_rows, with_embeddings
 from converter.embeddings.load import load_embeddings
 from converter.errors import InputError
+from converter.export_record import export_record
 from converter.families.prediction import PREDICTION_TYPES, Prediction
 from converter.families.registry import check_family
 from converter.files import blake3_of, replacing, require_space, sha256_of, size_of
@@ -293,6 +294,7 @@ def _bundle(
         adapters=[adapter.record() for adapter in adapters],
         sampling=recommended_sampling(source.architecture.unet, adapters),
         command=request.command(),
+        recipe=export_record(request),
         embeddings=[embedding.record() for embedding in source.embeddings],
         versions={p: importlib.metadata.version(p) for p in ("sdconv", "onnx", "onnx-ir")},
     )

@@ -132,18 +132,23 @@ class Pipeline:
         hints: Sequence[Hint] = (),
         on_step: Callable[[int], None] = lambda _: None,
     ) -> Drawing:
-        """Draw a picture; `hints` are followed beside those that the request names.
+        """Draw a picture: `sample`, then `decode` the last latent."""
+        latents = self.sample(request, hints, on_step)
+        return Drawing(self.decode(latents[-1]), latents)
 
-        `on_step` is told how many steps are done. Raises InputError for options that do not fit.
+    def sample(
+        self,
+        request: PictureRequest,
+        hints: Sequence[Hint] = (),
+        on_step: Callable[[int], None] = lambda _: None,
+    ) -> list[Array]:
+        """Return the latent after every step; `hints` are followed beside those of the request.
+
+        `on_step` is told how many steps are done. Needs no vae_decoder. Raises InputError for
+        options that do not fit.
         """
         hints = [*hints, *(hint.read(self.size) for hint in request.hints)]
-        scheduler = Scheduler(
-            request.scheduler,
-            request.steps,
-            self.prediction_type,
-            request.seed,
-            zero_terminal_snr=self.zero_terminal_snr,
-        )
+        scheduler = self.scheduler(request)
         conditions = self._conditions(request)
         count = len(conditions[CONTEXT])
         latent = first_latent(self.size, request.seed) * np.float32(scheduler.first_deviation)
@@ -160,8 +165,21 @@ class Pipeline:
             latent = scheduler.step(noise, latent, index)
             latents.append(latent)
             on_step(index + 1)
-        picture = self.networks["vae_decoder"](latent / np.float32(self.scaling_factor))[0][0]
-        return Drawing(picture, latents)
+        return latents
+
+    def scheduler(self, request: PictureRequest) -> Scheduler:
+        """The schedule of a picture. Raises InputError for options that do not fit."""
+        return Scheduler(
+            request.scheduler,
+            request.steps,
+            self.prediction_type,
+            request.seed,
+            zero_terminal_snr=self.zero_terminal_snr,
+        )
+
+    def decode(self, latent: Array) -> Array:
+        """Return the picture of a latent [1, 4, H/8, W/8] of the sampling loop; needs no UNet."""
+        return self.networks["vae_decoder"](latent / np.float32(self.scaling_factor))[0][0]
 
     def _conditions(self, request: PictureRequest) -> dict[str, Array]:
         """What stays the same over all steps, by port: 1 or 2 rows, the negative prompt's first."""

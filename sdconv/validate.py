@@ -1,11 +1,16 @@
 """The verb `validate`: compare artifacts with a CPU fp32 reference and say whether they agree."""
 
+from __future__ import annotations
+
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sdconv import picture_options as options
+
+if TYPE_CHECKING:
+    from validate.base import Level
 
 
 def validate(
@@ -24,9 +29,30 @@ def validate(
     judge_only: Annotated[
         bool, typer.Option("--judge-only", help="Judge saved outputs again; run nothing.")
     ] = False,
-    prompt: Annotated[
-        str | None, typer.Option(help="Also draw this with every target, and compare pictures.")
+    level: Annotated[
+        str | None,
+        typer.Option(
+            help="Only these, comma-separated: export, component, layer, trajectory, picture.  "
+            "[default: export, component, and with --prompt trajectory and picture]"
+        ),
     ] = None,
+    prompt: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Also draw this with every target, and compare step by step and as pictures; "
+            "may be repeated."
+        ),
+    ] = None,
+    recogniser: Annotated[
+        Path | None,
+        typer.Option(help="Python file whose function says whether a picture shows the prompt."),
+    ] = None,
+    attribute: Annotated[
+        bool,
+        typer.Option(
+            "--attribute", help="Always tell which component costs how much of a picture."
+        ),
+    ] = False,
     negative: options.Negative = None,
     scheduler: options.SchedulerName = None,
     steps: options.Steps = None,
@@ -45,10 +71,11 @@ def validate(
     from validate.validate import ValidateRequest
     from validate.validate import validate as run_validation
 
-    picture = None
-    if prompt is not None:
+    picture, prompts = None, tuple(prompt or ())
+    levels = parse_levels(level, drawing=bool(prompts))
+    if prompts:
         picture = options.picture_request(
-            artifacts, bundle, prompt, negative, scheduler, steps, guidance, seed, hint
+            artifacts, bundle, prompts[0], negative, scheduler, steps, guidance, seed, hint
         )
     request = ValidateRequest(
         artifacts=artifacts,
@@ -58,6 +85,10 @@ def validate(
         emulator_budget=emulator_budget * 60,
         judge_only=judge_only,
         picture=picture,
+        prompts=prompts[1:],
+        levels=levels,
+        recogniser=recogniser,
+        attribute=attribute,
     )
     with progress_bar() as progress:
         outcome = run_validation(request, progress)
@@ -68,3 +99,21 @@ def validate(
         err.print("warning: not everything was run, so this is not a pass", style="yellow")
     if outcome.verdict is Verdict.FAIL:
         raise typer.Exit(1)
+
+
+def parse_levels(text: str | None, *, drawing: bool) -> tuple[Level, ...] | None:
+    """Read ``component,layer``; raises InputError for what is none, or cannot be drawn."""
+    from converter.errors import InputError
+    from validate.base import TOGETHER, Level
+
+    if text is None:
+        return None
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    unknown = [name for name in names if name not in [*Level]]
+    if unknown or not names:
+        raise InputError(f"--level {text}: choose of {', '.join(Level)}")
+    levels = tuple(Level(name) for name in names)
+    drawn = [level for level in levels if level in TOGETHER]
+    if drawn and not drawing:
+        raise InputError(f"--level {drawn[0]}: there is nothing to draw: say what with --prompt")
+    return levels

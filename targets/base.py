@@ -5,7 +5,7 @@ test. Nothing here imports a vendor's package.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -263,6 +263,22 @@ class Runner(ABC):
         self.close()
 
 
+class LayerRunner(Runner):
+    """A network whose inner tensors can be seen, under the names of an ONNX graph's values.
+
+    `graph` is that graph, of fixed shapes, as the target's own compiler was given it.
+    """
+
+    graph: Path
+
+    @abstractmethod
+    def layers(self, inputs: Mapping[str, Array], wanted: Collection[str]) -> Mapping[str, Array]:
+        """Run once; those of the `wanted` values that there are, in the order of computation.
+
+        What is returned may lie on disk, and be gone after the next run or on closing.
+        """
+
+
 class Target(ABC):
     """A back-end. Attributes describe it to the user; methods do the work."""
 
@@ -330,6 +346,22 @@ class Target(ABC):
         fit into memory or onto the disk.
         """
         del job, weights, progress
+        return None
+
+    def open_layers(
+        self,
+        job: CompileJob,
+        artifact: Artifact,
+        folder: Path,
+        weights: WeightSource,
+        progress: Progress,
+    ) -> LayerRunner | None:
+        """Open an artifact, or what its instructions were made from, with its tensors to be seen.
+
+        None where there is no such thing. `job` is the artifact's, `weights` lie in one file.
+        Raises as `interpret` does.
+        """
+        del job, artifact, folder, weights, progress
         return None
 
     def conformance(

@@ -168,7 +168,7 @@ def _latent(wanted: _Wanted, origins: Origins) -> Array:
 
 def _noisy_latent(wanted: _Wanted, origins: Origins) -> Array:
     """Return x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) noise, with x_0 the scaled latent."""
-    kept = alpha_bar(wanted.scene.timestep)
+    kept = alpha_bar(int(wanted.scene.timestep))
     clean = _latent(wanted, origins) * origins.scaling_factor
     noise = generator("noise", wanted.scene.name).standard_normal(wanted.shape, np.float32)
     return np.asarray(np.sqrt(kept) * clean + np.sqrt(1 - kept) * noise)

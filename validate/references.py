@@ -1,7 +1,7 @@
 """The reference networks of a bundle: opened when first asked for, closed together."""
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Self
@@ -12,18 +12,16 @@ from converter.bundle import Bundle
 from converter.components import POOLED, hidden_state, text_encoders
 from converter.interface import Interface
 from converter.weights import Array
+from runtime.staging import OpenReference
 from targets.base import Runner
+from targets.torch_reference import TorchReference
+from targets.torch_reference import open_reference as open_torch
 from validate.inputs import Origins
-
-OpenReference = Callable[[Bundle, str], Runner]
-"""Opens the reference of one component: `targets.torch_reference.open_reference`, or a stand-in."""
 
 
 def open_torch_reference(bundle: Bundle, component: str) -> Runner:
     """Open the fp32 reference; torch is imported here and not before."""
-    from targets.torch_reference import open_reference
-
-    return open_reference(bundle, component)
+    return open_torch(bundle, component)
 
 
 class References:
@@ -49,10 +47,18 @@ class References:
 
     def infer(self, component: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Run the reference of a component."""
+        return self._runner(component).infer(inputs)
+
+    def modules(self, component: str) -> TorchReference | None:
+        """The reference whose modules can be looked into; None where a stand-in cannot."""
+        runner = self._runner(component)
+        return runner if isinstance(runner, TorchReference) else None
+
+    def _runner(self, component: str) -> Runner:
         if component not in self._runners:
             runner = self._opener(self._bundle, component)
             self._runners[component] = self._stack.enter_context(runner)
-        return self._runners[component].infer(inputs)
+        return self._runners[component]
 
     def origins(self) -> Origins:
         """Return the sources of inputs that this bundle's own networks can compute."""

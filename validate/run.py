@@ -63,7 +63,7 @@ def _run_subject(subject: Subject, group: Group, references: References, bench: 
     saved = [scene for scene in group.scenes if scene not in todo]
     bench.progress(Event(label, 0))
     if saved:
-        _run_reference(saved, group, references)
+        run_reference(saved, group, references)
     if not todo:
         note = "reused: same artifact, weights and inputs as before"
         bench.progress(Event(label, 1, f"{subject.label}: {note}"))
@@ -81,7 +81,7 @@ def _run_subject(subject: Subject, group: Group, references: References, bench: 
         said = "; ".join(filter(None, (missing.sentence, note)))
         bench.progress(Event(label, 1, f"{subject.label}: {said}"))
         return Outcome(note, missing)
-    _run_reference(affordable, group, references)
+    run_reference(affordable, group, references)
     started = time.monotonic()
     try:
         with target.open(subject.artifact, bench.folder) as runner:
@@ -108,7 +108,7 @@ def _interpret(
         )
     todo = [scene for scene in group.scenes if not subject.lowered.has(scene.name)]
     saved = [scene for scene in group.scenes if scene not in todo]
-    _run_reference(saved, group, references)
+    run_reference(saved, group, references)
     if not todo:
         return "reused what the compiler's interpreter gave for it before"
     label = f"validate {subject.label}"
@@ -124,7 +124,7 @@ def _interpret(
         with runner:
             for scene in todo:
                 bench.progress(Event(label, done / len(todo)))
-                _run_reference([scene], group, references)
+                run_reference([scene], group, references)
                 seconds, outputs = _timed(runner.infer, group.inputs.load(scene.name))
                 subject.lowered.save(scene.name, outputs, seconds)
                 done += 1
@@ -157,7 +157,7 @@ def _affordable(
     return affordable, too_slow("not run", left_over, bench)
 
 
-def _run_reference(wanted: Sequence[Scene], group: Group, references: References) -> None:
+def run_reference(wanted: Sequence[Scene], group: Group, references: References) -> None:
     """Make and save inputs and reference outputs of these cases, unless they are there."""
     shapes = group.interface.input_shapes(group.batch, group.size)
     for scene in wanted:

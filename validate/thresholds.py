@@ -133,3 +133,49 @@ def picture_threshold(precision: str) -> Threshold:
         "11 dB or less. INT8 has no floor of its own: its circle was a pixel away, so a picture in "
         "it fails, and whether the model still draws what it is told has to be looked at.",
     )
+
+
+TRAJECTORY_DB = {"f32": (70.0, 110.0), "f16": (28.0, 42.0), "bf16": (25.0, 40.0)}
+"""Likewise of the latent after every step."""
+
+
+def trajectory_threshold(precision: str) -> Threshold:
+    """What the latent of every step must reach that artifacts of this precision gave."""
+    floor, usual = TRAJECTORY_DB.get(precision, TRAJECTORY_DB["bf16"])
+    return Threshold(
+        precision,
+        psnr_db=floor,
+        expected_db=usual,
+        cosine=0.0,
+        gain=0.2,
+        max_abs_error=None,
+        reason="As for pictures, whose decoder changes no more than it is given: every step's "
+        "error is fed to the next.",
+    )
+
+
+LAYER_MARGIN_DB = 10.0
+"""How far below its component's floor a tensor inside may lie: most have smaller peaks than an
+output, and some (the differences that attention takes) are small beside what they are made of."""
+
+
+def layer_threshold(component: str, precision: str) -> Threshold:
+    """What a tensor inside a network must reach. Only PSNR: inside, scales are the network's own."""
+    output = threshold_for(component, precision)
+    return replace(
+        output,
+        psnr_db=output.psnr_db - LAYER_MARGIN_DB,
+        cosine=0.0,
+        gain=None,
+        max_abs_error=None,
+        reason=f"{LAYER_MARGIN_DB:g} dB below the output's: tensors inside have other peaks.",
+    )
+
+
+RECOGNISED = 0.5
+"""Share of its pictures in which the reference must show what was asked for: a model that is worth
+judging by a recogniser reaches it (the miniature: 98 %), a broken sampling loop does not."""
+
+UNRECOGNISED = 0.25
+"""Share of the pictures that artifacts may lose against the reference: a shape at the edge of what
+a recogniser calls by its name falls off by rounding alone."""

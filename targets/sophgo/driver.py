@@ -1,8 +1,9 @@
 """A vendor's program that stays open and computes whenever it is asked, in a process of its own."""
 
 import json
+import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NoReturn
@@ -45,12 +46,27 @@ class Driver:
 
     def run(self, inputs: Sequence[Array]) -> list[Array]:
         """One inference; arrays by position."""
+        self._infer(inputs, {})
+        with np.load(self._folder / "outputs.npz") as arrays:
+            return [arrays[str(i)] for i in range(len(arrays.files))]
+
+    def layers(self, inputs: Sequence[Array], wanted: Collection[str]) -> dict[str, Array]:
+        """One inference; the inner tensors of these names, in the order of computation.
+
+        They are mapped from files that the next call replaces.
+        """
+        folder = self._folder / "layers"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        answer = self._infer(inputs, {"layers": str(folder), "wanted": [*wanted]})
+        names = enumerate(answer["layers"])
+        return {name: np.load(folder / f"{place}.npy", mmap_mode="r") for place, name in names}
+
+    def _infer(self, inputs: Sequence[Array], more: Mapping[str, Any]) -> dict[str, Any]:
         given, results = self._folder / "inputs.npz", self._folder / "outputs.npz"
         np.savez(given, allow_pickle=False, **{str(i): a for i, a in enumerate(inputs)})
-        self._ask({"inputs": str(given), "outputs": str(results)})
-        self._answer()
-        with np.load(results) as arrays:
-            return [arrays[str(i)] for i in range(len(arrays.files))]
+        self._ask({"inputs": str(given), "outputs": str(results), **more})
+        return self._answer()
 
     def close(self) -> None:
         """End it, mid-inference if need be."""
@@ -63,7 +79,7 @@ class Driver:
                 end_group(process)
         self._open.close()
 
-    def _ask(self, request: Mapping[str, str]) -> None:
+    def _ask(self, request: Mapping[str, Any]) -> None:
         assert self._process.stdin is not None, "opened as a pipe above"
         try:
             self._process.stdin.write(json.dumps(request).encode() + b"\n")

@@ -5,14 +5,15 @@ rounded to the precision that was asked for. So it shows what a precision costs,
 for which the emulator would take days; what the instructions themselves do, it does not show.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
 from converter.cache import Cache
 from converter.progress import Progress
 from converter.weights import Array
-from targets.base import CompileJob, Runner, ToolchainError
+from passes.linked_weights import read_graph
+from targets.base import CompileJob, LayerRunner, ToolchainError
 from targets.sophgo.chips import Chip
 from targets.sophgo.compilation import lower_graph
 from targets.sophgo.driver import Driver, ordered_inputs
@@ -22,13 +23,18 @@ from targets.sophgo.toolchain import TpuMlir
 DRIVER = Path(__file__).with_name("inside") / "interpreter_driver.py"
 
 
-class InterpreterRunner(Runner):
-    """A job's network with `weights` (a file), lowered for `chip` in a folder of its own."""
+class InterpreterRunner(LayerRunner):
+    """A job's network with `weights` (a file), lowered for `chip` in a folder of its own.
+
+    The compiler names an operation after the ONNX value that it computes and the kind of its node;
+    of several nodes that it made one, after the last.
+    """
 
     def __init__(
         self, toolchain: TpuMlir, chip: Chip, job: CompileJob, weights: Path, progress: Progress
     ) -> None:
         graph = static_graph(job)
+        self.graph = graph.path
         self._inputs, self._outputs = graph.inputs, graph.outputs
         self._open = ExitStack()
         try:
@@ -50,6 +56,12 @@ class InterpreterRunner(Runner):
             for port, array in zip(self._outputs, outputs, strict=True)
         }
 
+    def layers(self, inputs: Mapping[str, Array], wanted: Collection[str]) -> dict[str, Array]:
+        """Run once and read these values; see `LayerRunner.layers`."""
+        names = {name: value for value, name in operations(self.graph).items() if value in wanted}
+        found = self._driver.layers(ordered_inputs(inputs, self._inputs), names)
+        return {names[name]: array for name, array in found.items()}
+
     def close(self) -> None:
         """End the interpreter and remove the lowered network."""
         self._open.close()
@@ -62,3 +74,13 @@ class InterpreterRunner(Runner):
                 f"the lowered network takes {said['inputs']} and gives {len(said['outputs'])} "
                 f"tensors, where {wanted} and {len(self._outputs)} were expected"
             )
+
+
+def operations(graph: Path) -> dict[str, str]:
+    """ONNX value -> what the compiler calls the operation that computes it."""
+    return {
+        value.name: f"{value.name}_{node.op_type}"
+        for node in read_graph(graph).graph
+        for value in node.outputs
+        if value.name
+    }

@@ -19,6 +19,7 @@ from targets.base import (
     Artifact,
     CompileJob,
     Conformance,
+    LayerRunner,
     QuantizeTable,
     Runner,
     Skeleton,
@@ -249,7 +250,7 @@ class SophgoTarget(Target):
 
     def interpret(
         self, job: CompileJob, weights: WeightSource, progress: Progress
-    ) -> Runner | None:
+    ) -> LayerRunner | None:
         """The lowered network in the vendor's interpreter. See `targets.sophgo.interpreter`.
 
         None for a precision of calibrated ranges: no manifest has them.
@@ -260,6 +261,18 @@ class SophgoTarget(Target):
             raise ValueError(f"{job.label}: its weights lie in several files")
         self.check_ready()
         return InterpreterRunner(self._toolchain, self._chip, job, weights.file, progress)
+
+    def open_layers(
+        self,
+        job: CompileJob,
+        artifact: Artifact,
+        folder: Path,
+        weights: WeightSource,
+        progress: Progress,
+    ) -> LayerRunner | None:
+        """The lowered network: a bmodel shows nothing of what is inside."""
+        del artifact, folder
+        return self.interpret(job, weights, progress)
 
     def conformance(
         self, bundle: Bundle, artifacts: Sequence[Artifact], folder: Path

@@ -13,9 +13,9 @@ from converter.sizes import Size
 from converter.weights import Array
 from targets.base import ToolchainError
 from targets.manifest import Manifest
-from tests.validate.fakes import RESIDUALS, FakeReference, FakeTarget, Place
+from tests.validate.fakes import RESIDUALS, FakeReference, FakeTarget, Place, judge
 from validate.base import Link, Report, Verdict
-from validate.validate import ValidateRequest, validate
+from validate.validate import ValidateRequest
 
 Go = Callable[..., Report]
 
@@ -25,7 +25,7 @@ def go(place: Place, target: FakeTarget, reference: FakeReference) -> Go:
     def run(**options: object) -> Report:
         request = ValidateRequest(place.artifacts, **options)  # type: ignore[arg-type]
         targets = {"fake": target}
-        return validate(request, open_target=targets.__getitem__, open_reference=reference)
+        return judge(request, targets, reference)
 
     return run
 
@@ -52,7 +52,7 @@ def test_equal_networks_pass(go: Go, place: Place) -> None:
     assert {name: unet[name] for name in wanted} == wanted
     assert unet["psnr_db"] == 300
     assert unet["threshold"]["psnr_db"] == 35
-    assert [case["case"] for case in unet["cases"]] == ["t501-residuals", "t981", "t501", "t21"]
+    assert [case["case"] for case in unet["cases"]] == ["t501-residuals", "t981", "t501", "t20.5"]
 
 
 def test_noise_of_half_precision_passes_with_the_worst_case_first(
@@ -157,7 +157,7 @@ def test_a_budget_for_some_cases_runs_the_most_telling(go: Go, target: FakeTarge
         "t501-residuals": Verdict.PASS,
         "t981": Verdict.PASS,
         "t501": Verdict.INCOMPLETE,
-        "t21": Verdict.INCOMPLETE,
+        "t20.5": Verdict.INCOMPLETE,
     }
     assert report.verdict is Verdict.INCOMPLETE
     # The rest of the budget goes on where the first run stopped.

@@ -8,7 +8,7 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from converter.weights import Array
-from validate.base import PICTURE_LEVEL, Check, Report, Result, Threshold
+from validate.base import Check, Level, Report, Result, Threshold
 from validate.latency import Latency
 from validate.report.pictures import Picture, side_by_side
 from validate.report.plots import (
@@ -78,6 +78,9 @@ def figures(result: Result) -> Figures | None:
         return None
     output = read_arrays(check.saved).get(check.output, np.empty(0))
     reference: Array = read_arrays(check.reference)[check.output]
+    if check.position is not None:  # all steps lie in one array
+        step = slice(check.position, check.position + 1)
+        output, reference = output[step], reference[step]
     return Figures(
         check,
         side_by_side(output, reference),
@@ -96,7 +99,7 @@ def gallery(drawn: Sequence[tuple[Result, Figures | None]]) -> list[Shelf]:
     """What the artifacts drew: one shelf a size, the reference first, then every target."""
     shelves: dict[tuple[str, str], list[Picture]] = {}
     for result, shown in drawn:
-        if result.level != PICTURE_LEVEL or shown is None or not shown.pictures:
+        if result.level != Level.PICTURE or shown is None or not shown.pictures:
             continue
         reference, mine, _ = shown.pictures
         shelf = shelves.setdefault((str(result.size), shown.check.about), [])

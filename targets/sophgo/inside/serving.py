@@ -2,7 +2,8 @@
 
 Runs in the toolchain's Python 3.10. First it says what it has; then it answers every line
 {"inputs": NPZ, "outputs": NPZ} (tensors named "0", "1", ... by position) with {"seconds": ...} or
-{"error": ...}; it ends when its standard input does.
+{"error": ...}; it ends when its standard input does. A line may name "layers", a folder: then the
+tensors of "wanted" are written there, the first as 0.npy, and the answer has their names in order.
 """
 
 import json
@@ -40,12 +41,27 @@ def _answer(network, say):
             with np.load(request["inputs"]) as given:
                 inputs = [np.ascontiguousarray(given[str(i)]) for i in range(len(given.files))]
             start = time.monotonic()
-            outputs = network.run(inputs)
+            seen = []
+            if "layers" in request:
+                outputs = network.run(inputs, _writer(request, seen))
+            else:
+                outputs = network.run(inputs)
             seconds = time.monotonic() - start
             np.savez(request["outputs"], **{str(i): a for i, a in enumerate(outputs)})
-            say({"seconds": seconds})
+            say({"seconds": seconds, "layers": seen})
         except RuntimeError as e:
             say({"error": str(e)})
+
+
+def _writer(request, seen):
+    wanted = set(request["wanted"])
+
+    def write(name, read):
+        if name in wanted:
+            np.save(os.path.join(request["layers"], f"{len(seen)}.npy"), read(name))
+            seen.append(name)
+
+    return write
 
 
 def _end_with(caller):
