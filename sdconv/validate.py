@@ -49,9 +49,7 @@ def validate(
     ] = None,
     attribute: Annotated[
         bool,
-        typer.Option(
-            "--attribute", help="Always tell which component costs how much of a picture."
-        ),
+        typer.Option("--attribute", help="Always tell what each component costs of a picture."),
     ] = False,
     negative: options.Negative = None,
     scheduler: options.SchedulerName = None,

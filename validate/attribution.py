@@ -84,7 +84,8 @@ class Attribution:
 
 def needs_attribution(result: Result) -> bool:
     """Whether somebody is to blame for anything that was drawn."""
-    return result.verdict is Verdict.FAIL and result.worst.measurement is not None
+    worst = result.worst
+    return worst.ruling.verdict is Verdict.FAIL and worst.measurement is not None
 
 
 def attribute(

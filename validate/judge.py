@@ -97,7 +97,7 @@ def _broken(a: Agreement, t: Threshold, peak: float) -> list[str]:
     if not a.psnr_db >= t.psnr_db:
         broken.append(f"PSNR {a.psnr_db:.1f} dB is below the {t.psnr_db:g} dB needed")
     if t.gain is not None and not abs(a.gain - 1) <= t.gain:
-        broken.append(f"the output is {a.gain:.4g} times the reference")
+        broken.append(f"the output is {a.gain:.6g} times the reference")
     if not a.cosine >= t.cosine:
         broken.append(f"cosine {a.cosine:.6f} is below {t.cosine:g}")
     allowed = t.allowed_error(peak)

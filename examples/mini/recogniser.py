@@ -13,7 +13,9 @@ def recognise(picture: Array, prompt: str) -> Sight:
     """
     seen = look(picture)
     right = seen.shows(asked(prompt))
-    words = Scene(seen.shape, seen.colour, seen.background).caption()
+    words = f"nothing on {seen.background}"
+    if seen.shape != "nothing":
+        words = Scene(seen.shape, seen.colour, seen.background).caption()
     return Sight(right, seen.overlap if right else 0.0, words)
 
 

@@ -5,14 +5,15 @@ traced with and wrong for all else. What is wrong is named: the constants that g
 value that parts from torch.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import onnx_ir as ir
-
+from converter.architecture import Architecture
 from converter.bundle import Bundle
+from converter.profiles import get_profile
 from converter.sizes import Size
+from converter.template import load_template
 from converter.weights import Array
 from passes.linked_weights import read_graph
 from targets.base import ToolchainError
@@ -21,7 +22,7 @@ from targets.torch_reference import TorchReference
 from validate.base import Check, Judge, Level, Ruling, Verdict
 from validate.exported.scenes import SIZES, TALL, WIDE, probing_inputs, small_inputs
 from validate.layers.probes import find_probes
-from validate.layers.slices import Slice, describe, slice_of
+from validate.layers.slices import Slice, describe, slice_of, unused_inputs
 from validate.metrics import measure
 from validate.references import References
 from validate.scenes import Scene
@@ -80,7 +81,8 @@ def baked_checks(look: Look, judges: Mapping[Level, Judge]) -> list[Check]:
     for view in VIEWS:
         mine = list(_checks(look, view, judges[Level.EXPORT]))
         if any(check.ruling.verdict is Verdict.FAIL for check in mine):
-            why = "; ".join((*unused_inputs(look), *culprits(look, view, judges[Level.LAYER])))
+            idle = [f"no node reads the input {name}" for name in unused_inputs(look.graph.graph)]
+            why = "; ".join((*idle, *culprits(look, view, judges[Level.LAYER])))
             mine = [_explained(check, why) for check in mine]
         checks += mine
     return checks
@@ -109,13 +111,6 @@ def _explained(check: Check, why: str) -> Check:
     return replace(check, ruling=Ruling(Verdict.FAIL, f"{check.ruling.sentence}; {why}"))
 
 
-def unused_inputs(look: Look) -> list[str]:
-    """Inputs that no node reads, in words."""
-    model = ir.load(look.graph.graph)
-    idle = [value.name for value in model.graph.inputs if not value.uses()]
-    return [f"no node reads the input {name}" for name in idle]
-
-
 def culprits(look: Look, view: View, judge: Judge) -> list[str]:
     """The first value that parts from torch in a view, and what was made of it since it agreed."""
     probes = find_probes(
@@ -137,20 +132,35 @@ def culprits(look: Look, view: View, judge: Judge) -> list[str]:
         ruling = judge.rule(measurement, threshold)
         if ruling.verdict is Verdict.FAIL and measurement.peak:
             found = slice_of(read_graph(look.graph.graph), probe.value, right)
-            return [f"it parts from torch at {probe.module} ({probe.kind})", *_named(found)]
+            return [f"it parts from torch at {probe.module} ({probe.kind})", *_named(look, found)]
         right.append(probe.value)
     return ["no value inside parts from torch before the output"]
 
 
-def _named(found: Slice) -> list[str]:
-    words = []
-    if found.constants:
-        named = [f"{name} = {what}" for name, what in [*found.constants.items()][:NAMED]]
-        more = f" and {len(found.constants) - NAMED} more" if len(found.constants) > NAMED else ""
-        words.append(f"constants that go into it: {', '.join(named)}{more}")
-    if found.inputs:
-        words.append(f"inputs that do: {', '.join(found.inputs)}")
-    return words
+def _named(look: Look, found: Slice) -> list[str]:
+    """What goes into a wrong value: first what the architecture's template does not have."""
+    known = _template_names(look)
+    nodes = {v.name: n.op_type for n in found.nodes for v in n.outputs if v.name not in known}
+    strange = {name: what for name, what in found.constants.items() if name not in known}
+    if nodes or strange:
+        listed = [f"{name} = {what}" for name, what in strange.items()]
+        listed += [f"{name} ({kind})" for name, kind in nodes.items()]
+        return [f"what goes into it and is not in this architecture's template: {_some(listed)}"]
+    listed = [f"{name} = {what}" for name, what in found.constants.items()]
+    return [f"constants that go into it: {_some(listed)}"] if listed else []
+
+
+def _some(listed: Sequence[str]) -> str:
+    more = f" and {len(listed) - NAMED} more" if len(listed) > NAMED else ""
+    return ", ".join(listed[:NAMED]) + more
+
+
+def _template_names(look: Look) -> set[str | None]:
+    """The values of the graph that the component's architecture gives, wherever it came from."""
+    architecture = Architecture.from_json(look.bundle.architecture)
+    ports = get_profile(look.bundle.profile).residual_ports(architecture)
+    model, _ = load_template(look.component, architecture, residual_ports=ports)
+    return {*model.graph.initializers, *(v.name for node in model.graph for v in node.outputs)}
 
 
 def _refused(look: Look, message: str) -> str:

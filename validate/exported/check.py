@@ -1,4 +1,4 @@
-"""The export level: is a bundle what its sources make it, and do its graphs hold no baked constant?
+"""The export level: whether a bundle is what its sources make it, and its graphs are general.
 
 What was found out of the same graphs, weights and sources is kept in the cache folder, for every
 folder of artifacts that was made from them.
@@ -58,7 +58,7 @@ def check_exports(
         origins = str(e)
     results = []
     for component in components:
-        store = _store(bundle, component, origins)
+        store = _store(bundle, component, origins, judges)
         saved = store.load()
         if saved is None and run:
             progress(Event(f"check {component}", 0))
@@ -96,8 +96,10 @@ def _result(
     )
 
 
-def _store(bundle: Bundle, component: str, origins: Origins | str) -> RecordStore:
-    """Where it is kept, named by the content of everything that is looked at."""
+def _store(
+    bundle: Bundle, component: str, origins: Origins | str, judges: Mapping[Level, Judge]
+) -> RecordStore:
+    """Where it is kept, named by everything that is looked at and asked for."""
     record = bundle.components[component]
     folder = (bundle.folder / record.graph).parent
     made_from = {
@@ -111,6 +113,7 @@ def _store(bundle: Bundle, component: str, origins: Origins | str) -> RecordStor
         "sources": [
             [entry["path"], entry.get("blake3")] for entry in (*bundle.sources, *bundle.adapters)
         ],
+        "asked": [asdict(judge.threshold(component, "f32")) for judge in judges.values()],
         "lacking": origins if isinstance(origins, str) else None,
         "others": {name: c.weights_key for name, c in bundle.components.items()},
     }

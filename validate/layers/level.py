@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+from targets.base import Artifact
 from validate.base import Judge, Result, Verdict
 from validate.layers.run import GRAPH_TARGET, LayerLevel
 from validate.plan import Group
@@ -25,25 +26,15 @@ def layer_results(
     """
     level = LayerLevel(references, bench, judge)
     if failed is None:
-        return [
-            result
-            for group in groups
-            for result in level.results(group, group.scenes[0], group.subjects)
-        ]
-    found = []
+        return [r for g in groups for r in level.results(g, g.scenes[0], g.subjects)]
+    found: dict[tuple[object, ...], Result] = {}
     for group in groups:
-        mine = [result for result in failed if _belongs(result, group)]
-        for result in mine:
-            subjects = [
-                s for s in group.subjects if _is_of(s.artifact.target, s.artifact.precision, result)
-            ]
-            scene = _scene(group, result)
-            found += [
-                r
-                for r in level.results(group, scene, subjects)
-                if any(check.position is not None for check in r.checks)
-            ]
-    return list({(r.component, r.target, r.size, r.batch, r.precision): r for r in found}.values())
+        for result in (result for result in failed if _belongs(result, group)):
+            subjects = [s for s in group.subjects if _is_of(s.artifact, result)]
+            for inside in level.results(group, _scene(group, result), subjects):
+                if inside.in_order:
+                    found.setdefault((inside.label, inside.batch), inside)
+    return list(found.values())
 
 
 def with_blame(results: Sequence[Result], inside: Sequence[Result]) -> Iterator[Result]:
@@ -76,8 +67,8 @@ def _belongs(result: Result, group: Group) -> bool:
     return mine == (group.component, group.size, group.batch)
 
 
-def _is_of(target: str, precision: str, result: Result) -> bool:
-    return (target, precision) == (result.target, result.precision)
+def _is_of(artifact: Artifact, result: Result) -> bool:
+    return (artifact.target, artifact.precision) == (result.target, result.precision)
 
 
 def _scene(group: Group, result: Result) -> Scene:

@@ -24,6 +24,7 @@ from validate.base import Check, Judge, Level, Measurement, Result, Ruling, Thre
 from validate.exported.scenes import probing_inputs
 from validate.layers.blame import parting
 from validate.layers.probes import Probe, Probes, find_probes
+from validate.layers.slices import unused_inputs
 from validate.metrics import measure
 from validate.plan import Group, Subject
 from validate.references import References
@@ -81,7 +82,7 @@ class LayerLevel:
         precision = "f32" if subject is None else subject.artifact.precision
         threshold = self._judge.threshold(group.component, precision)
         record, missing = self._record(interior)
-        checks = [] if record is None else list(self._checks(interior, record, threshold))
+        checks = [] if record is None else list(self._checks(record, threshold))
         if not checks:
             checks = [Check(interior.scene.name, interior.scene.about, "every tensor", missing)]
         return Result(
@@ -96,10 +97,10 @@ class LayerLevel:
             threshold=threshold,
             checks=tuple(sorted(checks, key=badness, reverse=True)),
             note="" if record is None else f"{record['about']}; {interior.scene.about}",
-            blame=parting([check for check in checks if check.position is not None]),
+            blame=_blame(checks, record, threshold),
         )
 
-    def _checks(self, interior: Interior, record: Any, threshold: Threshold) -> Iterator[Check]:
+    def _checks(self, record: Any, threshold: Threshold) -> Iterator[Check]:
         for position, row in enumerate(record["layers"]):
             measurement = measurement_from_json(row["measurement"])
             yield Check(
@@ -154,8 +155,9 @@ class LayerLevel:
                 }
                 for probe, measured in _compared(reference, inputs, there, values)
             ]
+            idle = unused_inputs(runner.graph)
         about = f"{probes.sentence}, {len(rows)} of which this network has"
-        return {"about": about, "layers": rows}
+        return {"about": about, "layers": rows, "unused inputs": idle}
 
     def _open(self, interior: Interior) -> LayerRunner | None:
         assert self._bench is not None
@@ -184,6 +186,15 @@ class LayerLevel:
             seen = reference.layers(inputs)
             self._probes[component] = find_probes(graph, inputs, seen, reference.kinds())
         return self._probes[component]
+
+
+def _blame(checks: Sequence[Check], record: Any | None, threshold: Threshold) -> str:
+    """Where it parts from torch, and which inputs nothing is computed of."""
+    if record is None:
+        return ""
+    words = [parting([check for check in checks if check.position is not None], threshold)]
+    words += [f"no node reads the input {name}" for name in record["unused inputs"]]
+    return "; ".join(words)
 
 
 def _missing(why: str) -> Ruling:

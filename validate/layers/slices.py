@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
@@ -49,6 +50,11 @@ def slice_of(model: ir.Model, value: str, right: Collection[str]) -> Slice:
             found.nodes.append(node)
             waiting += [v for v in node.inputs if v is not None]
     return found
+
+
+def unused_inputs(graph: Path) -> list[str]:
+    """The inputs of a graph file that no node reads."""
+    return [value.name or "" for value in ir.load(graph).graph.inputs if not value.uses()]
 
 
 def describe(tensor: ir.TensorProtocol) -> str:

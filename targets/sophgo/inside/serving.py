@@ -11,6 +11,7 @@ import os
 import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 
@@ -58,7 +59,7 @@ def _writer(request, seen):
 
     def write(name, read):
         if name in wanted:
-            np.save(os.path.join(request["layers"], f"{len(seen)}.npy"), read(name))
+            np.save(Path(request["layers"]) / f"{len(seen)}.npy", read(name))
             seen.append(name)
 
     return write
