@@ -11,6 +11,7 @@ from sdconv import model_options
 
 if TYPE_CHECKING:
     from converter.sizes import Size
+    from targets.compile import CompileRequest
     from targets.manifest import Manifest
 
 
@@ -60,6 +61,7 @@ def compile_(
     emulator_budget: Annotated[
         float, typer.Option(help="Minutes that one artifact may take on a chip emulator.")
     ] = 10.0,
+    print_recipe: model_options.PrintRecipe = False,
 ) -> None:
     """Compile a bundle for a target at every size, then judge each artifact against torch."""
     from sdconv.console import err, progress_bar
@@ -79,6 +81,9 @@ def compile_(
         calibration=calibration,
         quantize_tables=parse_tables(quantize_table or ()),
     )
+    if print_recipe:
+        _print_recipe(request)
+        return
     with progress_bar() as progress:
         manifest = compile_bundle(request, progress).of_target(target)
     _tell(manifest)
@@ -88,6 +93,15 @@ def compile_(
     from sdconv.validate import validate
 
     validate(output, emulator_budget=emulator_budget)
+
+
+def _print_recipe(request: CompileRequest) -> None:
+    from converter.bundle import Bundle
+    from sdconv.recipe.requests import of_compile
+    from sdconv.recipe.writing import recipe_yaml
+
+    text = recipe_yaml(of_compile([request], Bundle.load(request.bundle)))
+    typer.echo(text, nl=False)
 
 
 def _tell(manifest: Manifest) -> None:

@@ -9,6 +9,7 @@ import sys
 import typer
 
 from sdconv.bench import bench
+from sdconv.build import build
 from sdconv.calibrate import calibrate
 from sdconv.compile import compile_
 from sdconv.export import export
@@ -36,6 +37,7 @@ app.command("export")(export)
 app.command("calibrate")(calibrate)
 app.command("compile")(compile_)
 app.command("validate")(validate)
+app.command("build")(build)
 app.command("generate")(generate)
 app.command("bench")(bench)
 app.command("targets")(targets)

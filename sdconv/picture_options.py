@@ -58,10 +58,13 @@ def picture_request(
     guidance: float | None,
     seed: int,
     hints: Sequence[str] | None,
+    *,
+    say: bool = True,
 ) -> PictureRequest:
     """What to draw; see `runtime.advice` for the options that are not given.
 
-    Raises InputError where the artifacts or their bundle cannot be read.
+    With `say` whose they are is printed. Raises InputError where the artifacts or their bundle
+    cannot be read.
     """
     from runtime.hints import HintFile
     from runtime.sampling import PictureRequest
@@ -70,13 +73,18 @@ def picture_request(
     chosen: dict[str, Any] = {"scheduler": scheduler, "steps": steps, "guidance": guidance}
     if None in chosen.values():
         made_from = Manifest.load(artifacts).load_bundle(bundle)
-        chosen = advised(made_from, scheduler, steps, guidance)
+        chosen = advised(made_from, scheduler, steps, guidance, say=say)
     read = tuple(HintFile.parse(hint) for hint in hints or ())
     return PictureRequest(prompt, negative, seed=seed, hints=read, **chosen)
 
 
 def advised(
-    bundle: Bundle, scheduler: str | None, steps: int | None, guidance: float | None
+    bundle: Bundle,
+    scheduler: str | None,
+    steps: int | None,
+    guidance: float | None,
+    *,
+    say: bool = True,
 ) -> dict[str, Any]:
     """The fields of a `PictureRequest`, filled up as `runtime.advice` says; says whose they are."""
     from runtime.advice import sampling_options
@@ -84,7 +92,7 @@ def advised(
 
     advice = bundle.sampling
     chosen, followed = sampling_options(advice, scheduler=scheduler, steps=steps, guidance=guidance)
-    if advice is not None and followed:
+    if advice is not None and followed and say:
         out.print(sentence(advice), highlight=False, markup=False, soft_wrap=True)
     return chosen
 

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sdconv import model_options
 from sdconv import picture_options as options
 
 if TYPE_CHECKING:
-    from validate.base import Level
+    from validate.base import Level, Report
+    from validate.validate import ValidateRequest
 
 
 def validate(
@@ -51,21 +53,32 @@ def validate(
         bool,
         typer.Option("--attribute", help="Always tell what each component costs of a picture."),
     ] = False,
+    rescue: Annotated[
+        bool,
+        typer.Option(
+            "--rescue",
+            help="Compile what fails again, keeping as few operations as possible in a higher "
+            "precision.",
+        ),
+    ] = False,
     negative: options.Negative = None,
     scheduler: options.SchedulerName = None,
     steps: options.Steps = None,
     guidance: options.Guidance = None,
     seed: options.Seed = 0,
     hint: options.Hints = None,
+    print_recipe: model_options.PrintRecipe = False,
 ) -> None:
     """Run every artifact and the fp32 reference on the same inputs, measure, judge, report.
 
     Exit code 1 if any artifact does not agree with the reference. An artifact that was not run
     makes the verdict "incomplete", with exit code 0 and a warning.
     """
-    from sdconv.console import err, out, progress_bar
-    from validate.base import Verdict
-    from validate.report.terminal import print_report
+    from dataclasses import replace
+
+    from sdconv.console import progress_bar
+    from sdconv.recipe.requests import of_validate
+    from sdconv.recipe.writing import recipe_yaml
     from validate.validate import ValidateRequest
     from validate.validate import validate as run_validation
 
@@ -73,7 +86,16 @@ def validate(
     levels = parse_levels(level, drawing=bool(prompts))
     if prompts:
         picture = options.picture_request(
-            artifacts, bundle, prompts[0], negative, scheduler, steps, guidance, seed, hint
+            artifacts,
+            bundle,
+            prompts[0],
+            negative,
+            scheduler,
+            steps,
+            guidance,
+            seed,
+            hint,
+            say=not print_recipe,
         )
     request = ValidateRequest(
         artifacts=artifacts,
@@ -87,9 +109,23 @@ def validate(
         levels=levels,
         recogniser=recogniser,
         attribute=attribute,
+        rescue=rescue,
     )
+    recipe = recipe_yaml(of_validate(request))
+    if print_recipe:
+        typer.echo(recipe, nl=False)
+        return
     with progress_bar() as progress:
-        outcome = run_validation(request, progress)
+        outcome = run_validation(replace(request, recipe=recipe), progress)
+    finish(outcome, request)
+
+
+def finish(outcome: Report, request: ValidateRequest) -> None:
+    """Print a report and where it lies; the exit code is the verdict's."""
+    from sdconv.console import err, out
+    from validate.base import Verdict
+    from validate.report.terminal import print_report
+
     print_report(outcome, out)
     for path in (request.report_path, request.json_path):
         out.print(f"report: {path}", highlight=False, markup=False, soft_wrap=True)

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, Self
 
 from converter.bundle import Bundle
@@ -279,6 +279,30 @@ class LayerRunner(Runner):
         """
 
 
+@dataclass(frozen=True)
+class Health:
+    """What an operation of a network computes: how many NaN and Inf, and its largest magnitude."""
+
+    operation: str
+    nan: int
+    inf: int
+    peak: float
+
+
+class Interpreter(LayerRunner):
+    """A network as its compiler lowered it, whose operations can be told apart.
+
+    `operations` are the compiler's own names, as its table of precisions has them, in the order of
+    computation.
+    """
+
+    operations: Sequence[str]
+
+    @abstractmethod
+    def health(self, inputs: Mapping[str, Array]) -> list[Health]:
+        """Run once; every operation in the order of computation, with what it became of."""
+
+
 class Target(ABC):
     """A back-end. Attributes describe it to the user; methods do the work."""
 
@@ -298,6 +322,9 @@ class Target(ABC):
     """Whether artifacts are hard links to what lies elsewhere, on one disk."""
     takes_tables: bool = False
     """Whether single operations can have a precision of their own."""
+    keeps: Mapping[str, tuple[str, ...]] = MappingProxyType({})
+    """Precision -> those that single operations of such an artifact can be kept in where it goes
+    wrong, the cheapest first. Needs `takes_tables`, and an `Interpreter` from `interpret`."""
 
     @abstractmethod
     def default_precision(self, component: str) -> str:
@@ -347,6 +374,11 @@ class Target(ABC):
         """
         del job, weights, progress
         return None
+
+    def write_table(self, kept: Mapping[str, str], path: Path) -> None:
+        """Write the compiler's table that keeps these operations in these precisions."""
+        del kept, path
+        raise NotImplementedError(f"{self.name} takes no table")
 
     def open_layers(
         self,

@@ -97,6 +97,40 @@ def compile_bundle(request: CompileRequest, progress: Progress = silent) -> Mani
     jobs = _calibrated(jobs_of(request, bundle, target), request, bundle, target)
     before = _earlier(request, bundle)
     _say_profile(bundle, target, progress)
+    artifacts = _built(jobs, bundle, target, request.output, progress)
+    manifest = _manifest(request, bundle, target, artifacts, before)
+    manifest.save()
+    return manifest
+
+
+def recompile(request: CompileRequest, manifest: Manifest, progress: Progress = silent) -> Manifest:
+    """Compile the request's components once more; they take the place of those in the manifest.
+
+    Whatever else lies in its folder stays. Raises as `compile_bundle` does.
+    """
+    bundle = Bundle.load(request.bundle)
+    target = get_target(request.target)
+    jobs = _calibrated(jobs_of(request, bundle, target), request, bundle, target)
+    made = _built(jobs, bundle, target, manifest.folder, progress)
+    kept = [a for a in manifest.artifacts if (a.target, a.component) not in
+            {(target.name, component) for component in jobs}]  # fmt: skip
+    words = [*manifest.commands[target.name]]
+    for component, table in request.quantize_tables.items():
+        words += ["--quantize-table", f"{component}={table}"]
+    commands = {**manifest.commands, target.name: words}
+    changed = replace(manifest, artifacts=[*kept, *made], commands=commands)
+    changed.save()
+    return changed
+
+
+def _built(
+    jobs: Mapping[str, Sequence[CompileJob]],
+    bundle: Bundle,
+    target: Target,
+    folder: Path,
+    progress: Progress,
+) -> list[Artifact]:
+    """Compile and bind every job; the artifacts lie below `folder`."""
     weights = {component: bundle.weights(component) for component in jobs}
     skeletons = {
         component: [target.compile(job, weights[component], progress) for job in component_jobs]
@@ -109,12 +143,10 @@ def compile_bundle(request: CompileRequest, progress: Progress = silent) -> Mani
             own = in_one_file(component, own, jobs[component][0].graph, progress)
         stage = f"bind {component}"
         progress(Event(stage, 0.0))
-        artifacts += target.bind(compiled, own, request.output, progress)
+        artifacts += target.bind(compiled, own, folder, progress)
         progress(Event(stage, 1.0))
     _check_unchanged(bundle, jobs)
-    manifest = _manifest(request, bundle, target, artifacts, before)
-    manifest.save()
-    return manifest
+    return artifacts
 
 
 def find_skeletons(request: CompileRequest) -> list[Path]:

@@ -23,7 +23,7 @@ from validate.latency import Latency
 if TYPE_CHECKING:
     from validate.attribution import Attribution
     from validate.baseline import Comparison
-    from validate.rescue import Repair
+    from validate.rescue.repair import Repair
 
 EMULATOR_BUDGET = 600.0
 """Seconds that one artifact may take on an emulator, unless the user says otherwise."""
@@ -285,6 +285,7 @@ class Report:
     attributions: Sequence[Attribution] = ()
     repairs: Sequence[Repair] = ()
     comparison: Comparison | None = None
+    recipe: str = ""
 
     @property
     def verdict(self) -> Verdict:

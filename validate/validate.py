@@ -25,6 +25,8 @@ from validate.picture import Drawn, Gallery, draw_pictures
 from validate.plan import Group, plan
 from validate.recognition import load_recogniser
 from validate.references import References, open_torch_reference
+from validate.rescue.repair import Repair
+from validate.rescue.rescue import Workshop, rescue
 from validate.run import Bench, Outcome, run
 from validate.scenes import stand_ins
 from validate.sittings import sittings
@@ -59,7 +61,12 @@ class ValidateRequest:
     levels: tuple[Level, ...] | None = None
     recogniser: Path | None = None
     attribute: bool = False
+    rescue: bool = False
+    """Whether components that fail are compiled again, with as little as possible of them kept in a
+    higher precision, where the target can."""
     overrides: tuple[Override, ...] = ()
+    recipe: str = ""
+    """The recipe that does all this, as YAML, for the report."""
 
     @property
     def report_path(self) -> Path:
@@ -100,11 +107,22 @@ class ValidateRequest:
             words += ["--prompt", prompt]
         if self.recogniser is not None:
             words += ["--recogniser", str(self.recogniser.absolute())]
-        return [*words, "--attribute"] if self.attribute else words
+        words += ["--attribute"] if self.attribute else []
+        return [*words, "--rescue"] if self.rescue else words
 
 
 CheckExports = Callable[..., list[Result]]
 """`validate.exported.check.check_exports`, or a stand-in."""
+
+
+@dataclass(frozen=True)
+class _Tools:
+    """What a validation is done with."""
+
+    progress: Progress
+    open_target: Callable[[str], Target]
+    open_reference: OpenReference
+    check_exports: CheckExports
 
 
 def validate(
@@ -119,35 +137,64 @@ def validate(
 
     Raises InputError when artifacts, bundle or torch are not there, or do not belong together.
     """
-    # 1. What is there, and is it what it says it is.
+    tools = _Tools(progress, open_target, open_reference, check_exports)
+    report = _look(request, tools)
+    if request.rescue and not request.judge_only:
+        repairs = _rescue(request, report, tools)
+        if any(repair.table for repair in repairs):
+            report = _look(request, tools)
+        report = replace(report, repairs=repairs)
+    write_reports(report, request.report_path, request.json_path)
+    progress(Event("judge", 1, f"{report.verdict}: {report.sentence}"))
+    return report
+
+
+def _look(request: ValidateRequest, tools: _Tools) -> Report:
+    """Run what was not run before, and judge what is saved."""
     manifest = Manifest.load(request.artifacts)
     bundle = manifest.load_bundle(request.bundle)
     groups = plan(manifest, bundle)
     for picture in request.pictures:
         check_draws(bundle, picture.controlnets)
     gallery = _gallery(request)
-    # 2. Run what was not run before, and judge what is saved.
     bench = None
     if not request.judge_only:
-        bench = Bench(manifest.folder, open_target, request.emulator_budget, progress, bundle)
-    with References(bundle, open_reference) as references:
+        bench = Bench(
+            manifest.folder, tools.open_target, request.emulator_budget, tools.progress, bundle
+        )
+    with References(bundle, tools.open_reference) as references:
         results = list(_one_by_one(request, groups, references, bench, gallery.judges))
         if Level.EXPORT in request.chosen_levels:
-            components = dict.fromkeys(group.component for group in groups)
-            results += check_exports(
-                bundle, [*components], references, gallery.judges, progress, run=bench is not None
+            components = [*dict.fromkeys(group.component for group in groups)]
+            results += tools.check_exports(
+                bundle,
+                components,
+                references,
+                gallery.judges,
+                tools.progress,
+                run=bench is not None,
             )
-    studio = None if bench is None else Studio(manifest, bundle, bench, open_reference)
+    studio = None if bench is None else Studio(manifest, bundle, bench, tools.open_reference)
     drawn = _together(request, manifest, bundle, gallery, studio)
-    # 3. Tell.
-    progress(Event("judge", 0))
+    tools.progress(Event("judge", 0))
     results = _with_stand_ins([*results, *drawn.results], bundle)
     report = _report(request, manifest, bundle, results)
-    files = conformance(manifest, bundle, open_target)
-    report = replace(report, conformance=files, attributions=drawn.attributions)
-    write_reports(report, request.report_path, request.json_path)
-    progress(Event("judge", 1, f"{report.verdict}: {report.sentence}"))
-    return report
+    files = conformance(manifest, bundle, tools.open_target)
+    return replace(report, conformance=files, attributions=drawn.attributions)
+
+
+def _rescue(request: ValidateRequest, report: Report, tools: _Tools) -> list[Repair]:
+    """Compile what fails again, where its target can keep single operations."""
+    manifest = Manifest.load(request.artifacts)
+    workshop = Workshop(
+        manifest,
+        manifest.load_bundle(request.bundle),
+        tools.open_target,
+        judges(request.overrides)[Level.COMPONENT],
+        request.emulator_budget,
+        tools.progress,
+    )
+    return rescue(report.results, workshop)
 
 
 def _gallery(request: ValidateRequest) -> Gallery:
@@ -241,6 +288,7 @@ def _report(
         commands=_commands(request, manifest, bundle),
         created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         latency=predicted_latency(manifest, bundle, request.picture),
+        recipe=request.recipe,
     )
 
 
@@ -248,4 +296,7 @@ def _commands(request: ValidateRequest, manifest: Manifest, bundle: Bundle) -> l
     """Return the commands that made all this, repeat the validation, and judge again."""
     made = [bundle.command, *manifest.commands.values()]
     words = request.command()
-    return [shlex.join(c) for c in (*made, words, [*words, "--judge-only"]) if c]
+    again = [words, [*words, "--judge-only"]]
+    if request.overrides:  # which no option of the command line says
+        again = [["sdconv", "build", "recipe.yaml"]]
+    return [shlex.join(c) for c in (*made, *again) if c]

@@ -220,6 +220,8 @@ def lower_graph(
     needed = _needed(read_graph(graph.path), job)
     require_space(work, needed.temporary, f"lowering {job.label}")
     shutil.copyfile(graph.path, work / f"{job.component}.onnx")
+    if job.quantize_table is not None:
+        shutil.copyfile(job.quantize_table.path, work / QUANTIZE_TABLE)
     *before, compiling = steps(toolchain, chip, job, weights)
     lowering = replace(
         compiling,

@@ -62,6 +62,11 @@ class Driver:
         names = enumerate(answer["layers"])
         return {name: np.load(folder / f"{place}.npy", mmap_mode="r") for place, name in names}
 
+    def health(self, inputs: Sequence[Array]) -> list[tuple[str, int, int, float]]:
+        """One inference; of every inner tensor its name, how many NaN and Inf, and its peak."""
+        answer = self._infer(inputs, {"health": True})
+        return [(name, nan, inf, peak) for name, nan, inf, peak in answer["layers"]]
+
     def _infer(self, inputs: Sequence[Array], more: Mapping[str, Any]) -> dict[str, Any]:
         given, results = self._folder / "inputs.npz", self._folder / "outputs.npz"
         np.savez(given, allow_pickle=False, **{str(i): a for i, a in enumerate(inputs)})

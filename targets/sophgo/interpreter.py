@@ -13,17 +13,18 @@ from converter.cache import Cache
 from converter.progress import Progress
 from converter.weights import Array
 from passes.linked_weights import read_graph
-from targets.base import CompileJob, LayerRunner, ToolchainError
+from targets.base import CompileJob, Health, Interpreter, ToolchainError
 from targets.sophgo.chips import Chip
 from targets.sophgo.compilation import lower_graph
 from targets.sophgo.driver import Driver, ordered_inputs
 from targets.sophgo.graphs import static_graph
+from targets.sophgo.operations import operations
 from targets.sophgo.toolchain import TpuMlir
 
 DRIVER = Path(__file__).with_name("inside") / "interpreter_driver.py"
 
 
-class InterpreterRunner(LayerRunner):
+class InterpreterRunner(Interpreter):
     """A job's network with `weights` (a file), lowered for `chip` in a folder of its own.
 
     The compiler names an operation after the ONNX value that it computes and the kind of its node;
@@ -40,6 +41,7 @@ class InterpreterRunner(LayerRunner):
         try:
             folder = self._open.enter_context(Cache("lowered").scratch())
             lowered = lower_graph(toolchain, chip, job, graph, weights, folder, progress)
+            self.operations = operations(folder / f"{job.component}.mlir")
             argv = [toolchain.python, DRIVER, lowered]
             self._driver = Driver("the compiler's interpreter", argv, toolchain.env(), folder)
             self._open.callback(self._driver.close)
@@ -58,9 +60,16 @@ class InterpreterRunner(LayerRunner):
 
     def layers(self, inputs: Mapping[str, Array], wanted: Collection[str]) -> dict[str, Array]:
         """Run once and read these values; see `LayerRunner.layers`."""
-        names = {name: value for value, name in operations(self.graph).items() if value in wanted}
+        named = names_of_values(self.graph)
+        names = {name: value for value, name in named.items() if value in wanted}
         found = self._driver.layers(ordered_inputs(inputs, self._inputs), names)
         return {names[name]: array for name, array in found.items()}
+
+    def health(self, inputs: Mapping[str, Array]) -> list[Health]:
+        """Run once; see `Interpreter.health`. Casts that the compiler put in are left out."""
+        seen = self._driver.health(ordered_inputs(inputs, self._inputs))
+        known = set(self.operations)
+        return [Health(*one) for one in seen if one[0] in known]
 
     def close(self) -> None:
         """End the interpreter and remove the lowered network."""
@@ -76,7 +85,7 @@ class InterpreterRunner(LayerRunner):
             )
 
 
-def operations(graph: Path) -> dict[str, str]:
+def names_of_values(graph: Path) -> dict[str, str]:
     """ONNX value -> what the compiler calls the operation that computes it."""
     return {
         value.name: f"{value.name}_{node.op_type}"

@@ -5,7 +5,7 @@ bound to it without the compiler. Where a network cannot be bound, it is compile
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from converter.bundle import Bundle
@@ -40,6 +40,7 @@ from targets.sophgo.emulation_time import emulation_seconds, predicted_seconds
 from targets.sophgo.emulator import EmulatorRunner
 from targets.sophgo.graphs import StaticGraph, find_static_graph, static_graph
 from targets.sophgo.interpreter import InterpreterRunner
+from targets.sophgo.operations import write_table
 from targets.sophgo.precisions import PRECISIONS, modes_of
 from targets.sophgo.record import StageRecord
 from targets.sophgo.toolchain import TpuMlir
@@ -54,6 +55,13 @@ DEFAULT_PRECISIONS = {
 """What the existing deployments use."""
 
 
+KEEPS = {
+    # A value beyond the range of f16 is within that of bf16, which costs no more time.
+    **dict.fromkeys(("f16", "w8f16", "w4f16"), ("bf16", "f32")),
+    **dict.fromkeys(("bf16", "w8bf16", "w4bf16"), ("f32",)),
+}
+"""Precision -> what its single operations can be kept in."""
+
 SCALES = "the scales of INT8 depend on their values"
 """Why nothing else is tried with calibration data."""
 
@@ -63,6 +71,7 @@ class SophgoTarget(Target):
 
     expected_profile = "sd-lcm-tpu"
     takes_tables = True
+    keeps = KEEPS
 
     def __init__(self, name: str = "bm1684x") -> None:
         self._chip = get_chip(name)
@@ -250,7 +259,7 @@ class SophgoTarget(Target):
 
     def interpret(
         self, job: CompileJob, weights: WeightSource, progress: Progress
-    ) -> LayerRunner | None:
+    ) -> InterpreterRunner | None:
         """The lowered network in the vendor's interpreter. See `targets.sophgo.interpreter`.
 
         None for a precision of calibrated ranges: no manifest has them.
@@ -261,6 +270,10 @@ class SophgoTarget(Target):
             raise ValueError(f"{job.label}: its weights lie in several files")
         self.check_ready()
         return InterpreterRunner(self._toolchain, self._chip, job, weights.file, progress)
+
+    def write_table(self, kept: Mapping[str, str], path: Path) -> None:
+        """See `targets.sophgo.operations`."""
+        write_table(kept, path)
 
     def open_layers(
         self,

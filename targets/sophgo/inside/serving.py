@@ -4,6 +4,7 @@ Runs in the toolchain's Python 3.10. First it says what it has; then it answers 
 {"inputs": NPZ, "outputs": NPZ} (tensors named "0", "1", ... by position) with {"seconds": ...} or
 {"error": ...}; it ends when its standard input does. A line may name "layers", a folder: then the
 tensors of "wanted" are written there, the first as 0.npy, and the answer has their names in order.
+With "health" the answer has of every tensor its name, how many NaN and Inf, and its peak.
 """
 
 import json
@@ -45,6 +46,8 @@ def _answer(network, say):
             seen = []
             if "layers" in request:
                 outputs = network.run(inputs, _writer(request, seen))
+            elif "health" in request:
+                outputs = network.run(inputs, _doctor(seen))
             else:
                 outputs = network.run(inputs)
             seconds = time.monotonic() - start
@@ -63,6 +66,16 @@ def _writer(request, seen):
             seen.append(name)
 
     return write
+
+
+def _doctor(seen):
+    def look(name, read):
+        values = read(name)
+        finite = values[np.isfinite(values)]
+        nan, inf = int(np.isnan(values).sum()), int(np.isinf(values).sum())
+        seen.append([name, nan, inf, float(np.abs(finite).max(initial=0.0))])
+
+    return look
 
 
 def _end_with(caller):
