@@ -15,6 +15,7 @@ from sdconv.compile import compile_
 from sdconv.export import export
 from sdconv.generate import generate
 from sdconv.inspect import inspect
+from sdconv.matrix import matrix
 from sdconv.original_flags import translate
 from sdconv.skeleton import app as skeleton_app
 from sdconv.targets import targets
@@ -37,6 +38,7 @@ app.command("export")(export)
 app.command("calibrate")(calibrate)
 app.command("compile")(compile_)
 app.command("validate")(validate)
+app.command("matrix")(matrix)
 app.command("build")(build)
 app.command("generate")(generate)
 app.command("bench")(bench)

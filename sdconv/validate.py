@@ -61,6 +61,14 @@ def validate(
             "precision.",
         ),
     ] = False,
+    reduce: Annotated[
+        bool,
+        typer.Option(
+            "--reduce",
+            help="Shrink the graph of what fails to the smallest part that still does, and write a "
+            "folder to send to whoever can mend it.",
+        ),
+    ] = False,
     negative: options.Negative = None,
     scheduler: options.SchedulerName = None,
     steps: options.Steps = None,
@@ -79,9 +87,14 @@ def validate(
     from sdconv.console import progress_bar
     from sdconv.recipe.requests import of_validate
     from sdconv.recipe.writing import recipe_yaml
+    from validate.reduce.folder import reduce_all
+    from validate.reduce.repro import REPRO_FILE
     from validate.validate import ValidateRequest
     from validate.validate import validate as run_validation
 
+    if (artifacts / REPRO_FILE).is_file():
+        reproduce(artifacts)
+        return
     picture, prompts = None, tuple(prompt or ())
     levels = parse_levels(level, drawing=bool(prompts))
     if prompts:
@@ -117,7 +130,22 @@ def validate(
         return
     with progress_bar() as progress:
         outcome = run_validation(replace(request, recipe=recipe), progress)
+        reductions = reduce_all(outcome, request, progress) if reduce else []
+    for reduction in reductions:
+        where = "" if reduction.folder is None else f": {reduction.folder}"
+        typer.echo(f"{reduction.label}: {reduction.sentence}{where}")
     finish(outcome, request)
+
+
+def reproduce(folder: Path) -> None:
+    """Run a folder of --reduce again; exit code 1 while it fails."""
+    from validate.base import Verdict
+    from validate.reduce.repro import run_repro
+
+    repro, ruling = run_repro(folder)
+    typer.echo(f"{repro.label}, reduced: {ruling.verdict}: {ruling.sentence}")
+    if ruling.verdict is Verdict.FAIL:
+        raise typer.Exit(1)
 
 
 def finish(outcome: Report, request: ValidateRequest) -> None:

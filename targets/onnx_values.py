@@ -13,12 +13,15 @@ from targets.base import LayerRunner, ToolchainError
 class OnnxValues(LayerRunner):
     """A graph file, its weights where it says. Which values are wanted decides what is built.
 
+    `weights` is the folder of the weights, where they do not lie beside the graph.
+
     With `as_written` no node is fused or moved, which costs time and hides nothing; else the graph
     is optimised as an artifact's is.
     """
 
-    def __init__(self, graph: Path, *, as_written: bool) -> None:
+    def __init__(self, graph: Path, *, as_written: bool, weights: Path | None = None) -> None:
         self.graph = graph
+        self._weights = weights or graph.parent
         self._as_written = as_written
         self._model = ir.load(graph)
         self._outputs = [value.name or "" for value in self._model.graph.outputs]
@@ -61,7 +64,7 @@ class OnnxValues(LayerRunner):
         )
         options.add_session_config_entry("session.disable_prepacking", "1")
         options.add_session_config_entry(
-            "session.model_external_initializers_file_folder_path", str(self.graph.parent)
+            "session.model_external_initializers_file_folder_path", str(self._weights)
         )
         proto = ir.to_proto(_with_outputs(self.graph, names))
         try:

@@ -55,8 +55,12 @@ class Group:
     subjects: tuple[Subject, ...]
 
 
-def plan(manifest: Manifest, bundle: Bundle) -> list[Group]:
-    """Group the artifacts of a folder; raises InputError when the bundle is not theirs."""
+def plan(manifest: Manifest, bundle: Bundle, references: Path | None = None) -> list[Group]:
+    """Group the artifacts of a folder; raises InputError when the bundle is not theirs.
+
+    `references` is where inputs and the reference's outputs go that folders share.
+    """
+    shared = references or manifest.folder / FOLDER / "reference"
     order: dict[tuple[str, Size | None, int], list[Artifact]] = {}
     for artifact in manifest.artifacts:
         _check_unchanged(artifact, manifest.folder)
@@ -65,7 +69,7 @@ def plan(manifest: Manifest, bundle: Bundle) -> list[Group]:
         _check_belongs(component, manifest, bundle)
     for artifact in manifest.artifacts:
         _check_weights(artifact, manifest, bundle)
-    return [_group(manifest, bundle, artifacts) for artifacts in order.values()]
+    return [_group(manifest, bundle, artifacts, shared) for artifacts in order.values()]
 
 
 def _check_unchanged(artifact: Artifact, folder: Path) -> None:
@@ -94,7 +98,9 @@ def _check_belongs(component: str, manifest: Manifest, bundle: Bundle) -> None:
         )
 
 
-def _group(manifest: Manifest, bundle: Bundle, artifacts: Sequence[Artifact]) -> Group:
+def _group(
+    manifest: Manifest, bundle: Bundle, artifacts: Sequence[Artifact], references: Path
+) -> Group:
     first = artifacts[0]
     component, interface = first.component, manifest.interfaces[first.component]
     made_from = {
@@ -115,7 +121,7 @@ def _group(manifest: Manifest, bundle: Bundle, artifacts: Sequence[Artifact]) ->
     weights = bundle.components[component].weights_key
     reference_key = content_key({"inputs": inputs_key, "weights": weights})
     name = _name(component, first.size, first.batch)
-    shared = manifest.folder / FOLDER / "reference" / name
+    shared = references / name
     return Group(
         component,
         first.size,

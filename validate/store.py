@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from converter.errors import InputError
 from converter.files import replacing, write_json
 from converter.weights import Array
-from validate.base import Agreement, Measurement
+from validate.base import Agreement, Check, Measurement
 
 _ARRAY = "array/"
 """Arrays are stored under this prefix, beside the members `key` and `seconds`."""
@@ -83,6 +84,18 @@ def read_arrays(path: Path) -> dict[str, Array]:
     with np.load(path) as saved:
         names = [name for name in saved.files if name.startswith(_ARRAY)]
         return {name.removeprefix(_ARRAY): saved[name] for name in names}
+
+
+def inputs_of(check: Check) -> dict[str, Array]:
+    """The inputs of a case of one component: they lie beside the reference's outputs.
+
+    Raises InputError where they are gone.
+    """
+    assert check.reference is not None
+    path = check.reference.parent.with_name("inputs") / check.reference.name
+    if not path.is_file():
+        raise InputError(f"{path}: gone: validate again")
+    return read_arrays(path)
 
 
 def measurement_from_json(data: Mapping[str, Any]) -> Measurement:

@@ -173,7 +173,7 @@ def layer_threshold(component: str, precision: str) -> Threshold:
     return replace(
         threshold_for(component, precision),
         psnr_db=psnr_db,
-        cosine=0.0,
+        cosine=-1.0,
         gain=gain,
         max_abs_error=None,
         reason="A tensor inside may be worse than the output: later layers forgive much. Rounding "

@@ -65,6 +65,9 @@ class ValidateRequest:
     """Whether components that fail are compiled again, with as little as possible of them kept in a
     higher precision, where the target can."""
     overrides: tuple[Override, ...] = ()
+    references: Path | None = None
+    """Where inputs and the reference's outputs are kept, for folders that share them; None: beside
+    the artifacts."""
     recipe: str = ""
     """The recipe that does all this, as YAML, for the report."""
 
@@ -153,7 +156,7 @@ def _look(request: ValidateRequest, tools: _Tools) -> Report:
     """Run what was not run before, and judge what is saved."""
     manifest = Manifest.load(request.artifacts)
     bundle = manifest.load_bundle(request.bundle)
-    groups = plan(manifest, bundle)
+    groups = plan(manifest, bundle, request.references)
     for picture in request.pictures:
         check_draws(bundle, picture.controlnets)
     gallery = _gallery(request)
@@ -217,11 +220,11 @@ def _one_by_one(
         if bench is not None:
             outcomes = run(groups, references, bench)
         results = judge_saved(groups, outcomes, judges[Level.COMPONENT])
-    everything = Level.LAYER in levels
-    failed = [result for result in results if result.verdict is Verdict.FAIL]
-    inside = layer_results(
-        groups, references, bench, judges[Level.LAYER], None if everything else failed
-    )
+    failed: list[Result] | None = None
+    if Level.LAYER not in levels:
+        # What fails is looked into, unless only some levels are asked for.
+        failed = [r for r in results if r.verdict is Verdict.FAIL and request.levels is None]
+    inside = layer_results(groups, references, bench, judges[Level.LAYER], failed)
     yield from with_blame(results, inside)
     yield from inside
 

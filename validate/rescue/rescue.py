@@ -5,7 +5,7 @@ compiled once, and judged again like any other artifact.
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,7 +13,6 @@ from converter.bundle import Bundle
 from converter.errors import InputError
 from converter.files import replacing, sha256_of
 from converter.progress import Event, Progress, silent
-from converter.weights import Array
 from targets.base import (
     Artifact,
     Health,
@@ -25,11 +24,11 @@ from targets.base import (
 from targets.compile import CompileRequest, job_of, recompile
 from targets.manifest import Manifest
 from targets.one_file import in_one_file
-from validate.base import Check, Judge, Level, Result, Threshold, Verdict
+from validate.base import Judge, Level, Result, Threshold, Verdict
 from validate.metrics import measure
 from validate.rescue.repair import Cost, Repair
 from validate.rescue.search import OutOfTimeError, sick, smallest
-from validate.store import read_arrays
+from validate.store import inputs_of, read_arrays
 
 FOLDER = "rescue"
 """Tables lie here, inside the artifacts' folder: they belong to the command that compiles again."""
@@ -144,7 +143,7 @@ class Trials:
         self._job = job_of(workshop.bundle, artifact)
         self._output = result.worst.output
         self._reference = read_arrays(result.worst.reference)[self._output]
-        self._inputs = _inputs_of(result.worst)
+        self._inputs = inputs_of(result.worst)
         self._began = time.monotonic()
         self._tried: dict[frozenset[str], tuple[bool, float | None]] = {}
         self._kept_in = ""
@@ -278,12 +277,3 @@ def _artifact(result: Result, manifest: Manifest) -> Artifact:
 
 def _cost(artifact: Artifact, manifest: Manifest) -> Cost:
     return Cost((manifest.folder / artifact.path).stat().st_size, artifact.predicted_ms)
-
-
-def _inputs_of(check: Check) -> Mapping[str, Array]:
-    """The inputs of a case lie beside its reference."""
-    assert check.reference is not None
-    path = check.reference.parent.with_name("inputs") / check.reference.name
-    if not path.is_file():
-        raise InputError(f"{path}: gone: validate again")
-    return read_arrays(path)
