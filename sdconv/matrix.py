@@ -32,6 +32,14 @@ def matrix(
         typer.Option(help="For INT8: folder of 'sdconv calibrate'.  [default: INT8 is left out]"),
     ] = None,
     batch: Annotated[int | None, typer.Option("-b", "--batch", help="UNet batch.")] = None,
+    emulate: Annotated[
+        bool,
+        typer.Option(
+            "--emulate",
+            help="Run a chip's cells on its emulator, which takes minutes each, and not in the "
+            "compiler's interpreter.",
+        ),
+    ] = False,
     emulator_budget: Annotated[
         float, typer.Option(min=0, help="Minutes on a chip's emulator for one cell and size.")
     ] = 10.0,
@@ -41,12 +49,11 @@ def matrix(
     Quality, bytes and the target's own latency side by side; what was made before is reused. The
     exit code is 1 where a component reaches the floor in no precision.
     """
-    from validate.matrix.report import print_matrix, write_matrix
-
     from converter.sizes import parse_sizes
     from sdconv.console import out, progress_bar
     from validate.matrix.base import MatrixRequest
     from validate.matrix.matrix import make_matrix
+    from validate.matrix.report import print_matrix, write_matrix
 
     request = MatrixRequest(
         bundle=bundle,
@@ -59,6 +66,7 @@ def matrix(
         calibration=calibration,
         batch=batch,
         emulator_budget=emulator_budget * 60,
+        emulate=emulate,
     )
     with progress_bar() as progress:
         made = make_matrix(request, progress)

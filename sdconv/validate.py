@@ -69,6 +69,10 @@ def validate(
             "folder to send to whoever can mend it.",
         ),
     ] = False,
+    baseline: Annotated[
+        Path | None,
+        typer.Option(help="Earlier report.json: show what got better and worse."),
+    ] = None,
     negative: options.Negative = None,
     scheduler: options.SchedulerName = None,
     steps: options.Steps = None,
@@ -79,11 +83,13 @@ def validate(
 ) -> None:
     """Run every artifact and the fp32 reference on the same inputs, measure, judge, report.
 
-    Exit code 1 if any artifact does not agree with the reference. An artifact that was not run
-    makes the verdict "incomplete", with exit code 0 and a warning.
+    Exit code 1 if any artifact does not agree with the reference, or is worse than in --baseline.
+    What was not run makes the verdict "incomplete", with exit code 0 and a warning. A folder that
+    --reduce wrote is run again instead, with exit code 1 while it fails.
     """
     from dataclasses import replace
 
+    from converter.errors import InputError
     from sdconv.console import progress_bar
     from sdconv.recipe.requests import of_validate
     from sdconv.recipe.writing import recipe_yaml
@@ -123,11 +129,15 @@ def validate(
         recogniser=recogniser,
         attribute=attribute,
         rescue=rescue,
+        baseline=baseline,
     )
-    recipe = recipe_yaml(of_validate(request))
     if print_recipe:
-        typer.echo(recipe, nl=False)
+        typer.echo(recipe_yaml(of_validate(request)), nl=False)
         return
+    try:
+        recipe = recipe_yaml(of_validate(request))
+    except InputError:  # of an earlier version, which did not say what it was made from
+        recipe = ""
     with progress_bar() as progress:
         outcome = run_validation(replace(request, recipe=recipe), progress)
         reductions = reduce_all(outcome, request, progress) if reduce else []
@@ -159,7 +169,8 @@ def finish(outcome: Report, request: ValidateRequest) -> None:
         out.print(f"report: {path}", highlight=False, markup=False, soft_wrap=True)
     if outcome.verdict is Verdict.INCOMPLETE:
         err.print("warning: not everything was run, so this is not a pass", style="yellow")
-    if outcome.verdict is Verdict.FAIL:
+    regressions = [] if outcome.comparison is None else outcome.comparison.regressions
+    if outcome.verdict is Verdict.FAIL or regressions:
         raise typer.Exit(1)
 
 

@@ -103,13 +103,14 @@ def compile_bundle(request: CompileRequest, progress: Progress = silent) -> Mani
     return manifest
 
 
-def recompile(request: CompileRequest, manifest: Manifest, progress: Progress = silent) -> Manifest:
+def recompile(
+    request: CompileRequest, manifest: Manifest, target: Target, progress: Progress = silent
+) -> Manifest:
     """Compile the request's components once more; they take the place of those in the manifest.
 
     Whatever else lies in its folder stays. Raises as `compile_bundle` does.
     """
     bundle = Bundle.load(request.bundle)
-    target = get_target(request.target)
     jobs = _calibrated(jobs_of(request, bundle, target), request, bundle, target)
     made = _built(jobs, bundle, target, manifest.folder, progress)
     kept = [a for a in manifest.artifacts if (a.target, a.component) not in

@@ -50,12 +50,19 @@ class Attribution:
 
     def cost_db(self, share: Share) -> float | None:
         """How many dB the whole would gain if this component were exact; None without numbers."""
-        energies = [self.energy(s) for s in self.shares]
-        mine, rest = self.energy(share), [e for e in energies if e is not None]
-        if mine is None or len(rest) < len(energies):
+        portion = self.portion(share)
+        if portion is None or portion >= 1:
             return None
-        others = sum(rest) - mine
-        return 10 * math.log10(sum(rest) / others) if others > 0 else None
+        return -10 * math.log10(1 - portion)
+
+    def portion(self, share: Share) -> float | None:
+        """What share of the energies of all components is this one's; None without numbers."""
+        energies = [self.energy(s) for s in self.shares]
+        mine = self.energy(share)
+        known = [energy for energy in energies if energy is not None]
+        if mine is None or len(known) < len(energies):
+            return None
+        return mine / sum(known)
 
     @property
     def by_cost(self) -> list[Share]:
@@ -74,8 +81,8 @@ class Attribution:
         agreement = first.measurement.agreement
         if agreement is None:
             return f"{first.component} {first.precision}: {first.measurement.problem}"
-        energies = [self.energy(share) or 0.0 for share in self.shares]
-        portion = (self.energy(first) or 0.0) / (sum(energies) or 1.0)
+        portion = self.portion(first)
+        assert portion is not None  # the worst has a number, so all have
         return (
             f"{first.component} {first.precision} makes {portion:.0%} of the error: alone it "
             f"leaves {agreement.psnr_db:.1f} dB"

@@ -16,6 +16,7 @@ from targets.base import Artifact, Conformance, Target
 from targets.manifest import Manifest
 from targets.registry import get_target
 from validate.base import EMULATOR_BUDGET, TOGETHER, Judge, Level, Report, Result, Verdict
+from validate.baseline import compare_with
 from validate.exported.check import check_exports
 from validate.judge import judges
 from validate.latency import predicted_latency
@@ -65,6 +66,10 @@ class ValidateRequest:
     """Whether components that fail are compiled again, with as little as possible of them kept in a
     higher precision, where the target can."""
     overrides: tuple[Override, ...] = ()
+    baseline: Path | None = None
+    """An earlier JSON report, to compare with."""
+    lowered: bool = False
+    """Whether what an emulator would take minutes for is run in the compiler's interpreter."""
     references: Path | None = None
     """Where inputs and the reference's outputs are kept, for folders that share them; None: beside
     the artifacts."""
@@ -147,6 +152,8 @@ def validate(
         if any(repair.table for repair in repairs):
             report = _look(request, tools)
         report = replace(report, repairs=repairs)
+    if request.baseline is not None:
+        report = replace(report, comparison=compare_with(report, request.baseline))
     write_reports(report, request.report_path, request.json_path)
     progress(Event("judge", 1, f"{report.verdict}: {report.sentence}"))
     return report
@@ -163,7 +170,12 @@ def _look(request: ValidateRequest, tools: _Tools) -> Report:
     bench = None
     if not request.judge_only:
         bench = Bench(
-            manifest.folder, tools.open_target, request.emulator_budget, tools.progress, bundle
+            manifest.folder,
+            tools.open_target,
+            request.emulator_budget,
+            tools.progress,
+            bundle,
+            request.lowered,
         )
     with References(bundle, tools.open_reference) as references:
         results = list(_one_by_one(request, groups, references, bench, gallery.judges))

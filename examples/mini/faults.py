@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import numpy as np
@@ -63,6 +64,11 @@ class Bench:
     def artifacts_copy(self, name: str) -> Path:
         """The artifacts once more, to be spoilt; they still name the right bundle."""
         return Path(shutil.copytree(self.artifacts, self.scratch / name))
+
+    def judge(self, artifacts: Path, **options: Any) -> Report:
+        """The verdict on a folder; what the right bundle gives is computed once for all of them."""
+        shared = {"references": self.scratch / "references", **options}
+        return validate(ValidateRequest(artifacts, **shared))
 
     def bundle_copy(self, name: str) -> Bundle:
         """The bundle once more, to be spoilt."""
@@ -275,7 +281,7 @@ def in_artifact(component: str, edit: Callable[[ir.Model], None]) -> Callable[[B
     def judge(bench: Bench) -> Report:
         artifacts = bench.artifacts_copy(f"{component}-{edit.__name__}")
         edit_graph(artifacts, component, edit)
-        return validate(ValidateRequest(artifacts))
+        return bench.judge(artifacts)
 
     return judge
 
@@ -288,7 +294,7 @@ def in_weights(
     def judge(bench: Bench) -> Report:
         artifacts = bench.artifacts_copy(f"{component}-{edit.__name__}")
         edit_weight(artifacts, component, weight, edit)
-        return validate(ValidateRequest(artifacts))
+        return bench.judge(artifacts)
 
     return judge
 
@@ -300,7 +306,7 @@ def in_export(component: str, edit: Callable[[ir.Model], None]) -> Callable[[Ben
         bundle = bench.bundle_copy(f"bundle-{edit.__name__}")
         bundle = edit_exported_graph(bundle, component, edit)
         artifacts = bench.scratch / f"compiled-{edit.__name__}"
-        return validate(ValidateRequest(compile_mini(bundle, artifacts)))
+        return bench.judge(compile_mini(bundle, artifacts))
 
     return judge
 
@@ -314,7 +320,7 @@ def _weight_in_export(bench: Bench) -> Report:
     bundle = bench.bundle_copy("bundle-weight")
     edit_exported_weight(bundle, "unet", f"{CONVOLUTION}.weight", hundredth_more)
     artifacts = compile_mini(bundle, bench.scratch / "compiled-weight")
-    return validate(ValidateRequest(artifacts))
+    return bench.judge(artifacts, references=None)
 
 
 def _half_lora(bench: Bench) -> Report:
@@ -325,7 +331,7 @@ def _half_lora(bench: Bench) -> Report:
         weights = bundle.components[component].weights
         shutil.copyfile(half.folder / weights, bundle.folder / weights)
     artifacts = compile_mini(bundle, bench.scratch / "compiled-lora")
-    return validate(ValidateRequest(artifacts))
+    return bench.judge(artifacts, references=None)
 
 
 def _unscaled_bundle(bench: Bench) -> Report:
@@ -335,14 +341,14 @@ def _unscaled_bundle(bench: Bench) -> Report:
     architecture["vae"]["scaling_factor"] = 1.0
     replace(bundle, architecture=architecture).save()
     artifacts = bench.artifacts_copy("artifacts-scale")
-    return validate(ValidateRequest(artifacts, bundle=bundle.folder))
+    return bench.judge(artifacts, bundle=bundle.folder)
 
 
 def _unscaled_loop(bench: Bench) -> Report:
     artifacts = bench.artifacts_copy("artifacts-loop")
     picture = replace(QUICK, prompt=SCENE.caption())
     with unscaled_loop():
-        return validate(ValidateRequest(artifacts, picture=picture, recogniser=RECOGNISER))
+        return bench.judge(artifacts, picture=picture, recogniser=RECOGNISER)
 
 
 def _overflow(bench: Bench) -> Report:
@@ -357,7 +363,7 @@ def _overflow(bench: Bench) -> Report:
         components=("vae_decoder",),
     )
     compile_bundle(request)
-    return validate(ValidateRequest(request.output))
+    return bench.judge(request.output)
 
 
 FAULTS = (

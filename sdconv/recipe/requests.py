@@ -5,6 +5,8 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+import typer
+
 from converter.bundle import Bundle
 from converter.errors import InputError
 from converter.export import ExportRequest
@@ -145,13 +147,14 @@ def _validation(request: ValidateRequest) -> Validation:
 
 def _request(words: Sequence[str]) -> CompileRequest:
     """A compilation of a manifest's, read from its command as the command line reads it."""
-    import typer
-
     from sdconv.main import app
 
     group: Any = typer.main.get_command(app)
     verb = group.commands["compile"]
-    taken = verb.make_context("compile", list(words[2:])).params
+    try:
+        taken = verb.make_context("compile", list(words[2:])).params
+    except typer.TyperException as e:
+        raise InputError(f"the manifest's command '{' '.join(words)}' cannot be read: {e}") from e
     return CompileRequest(
         bundle=taken["bundle"],
         target=taken["target"],

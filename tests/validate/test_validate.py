@@ -43,7 +43,7 @@ def test_equal_networks_pass(go: Go, place: Place) -> None:
         report.sentence == "4 of 4 artifacts agree with the fp32 reference within their thresholds"
     )
     data = saved_json(place)
-    assert (data["schema"], data["verdict"]) == (1, "pass")
+    assert (data["schema"], data["verdict"]) == (2, "pass")
     results = data["results"]
     assert isinstance(results, list)
     unet = next(result for result in results if result["component"] == "unet")

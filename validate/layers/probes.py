@@ -10,6 +10,7 @@ Of the miniature every module that torch runs is matched by value (`validate/REA
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -46,6 +47,11 @@ class Probes:
     places: Sequence[Probe]
     modules: int
     matched: int
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "Probes":
+        """Read what `dataclasses.asdict` gives."""
+        return cls(**{**data, "places": [Probe(**place) for place in data["places"]]})
 
     @property
     def sentence(self) -> str:

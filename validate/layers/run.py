@@ -67,7 +67,6 @@ class LayerLevel:
         self._references = references
         self._bench = bench
         self._judge = judge
-        self._probes: dict[str, Probes] = {}
 
     def results(self, group: Group, scene: Scene, subjects: Sequence[Subject]) -> list[Result]:
         """The exported graph of a group, then these of its artifacts, in one case."""
@@ -141,7 +140,7 @@ class LayerLevel:
         if runner is None:
             return None
         with closing(runner):
-            probes = self._found(component, reference)
+            probes = self._found(interior.group, reference)
             run_reference([interior.scene], interior.group, self._references)
             inputs = interior.group.inputs.load(interior.scene.name)
             values = runner.layers(inputs, [probe.value for probe in probes.places])
@@ -176,16 +175,27 @@ class LayerLevel:
             job, subject.artifact, self._bench.folder, weights, self._bench.progress
         )
 
-    def _found(self, component: str, reference: TorchReference) -> Probes:
-        """Match modules and values at a small size: names do not depend on it."""
-        if component not in self._probes:
-            assert self._bench is not None
-            bundle = self._bench.bundle
-            graph = OnnxValues(bundle.folder / bundle.components[component].graph, as_written=True)
-            inputs = probing_inputs(bundle, component, self._references)
-            seen = reference.layers(inputs)
-            self._probes[component] = find_probes(graph, inputs, seen, reference.kinds())
-        return self._probes[component]
+    def _found(self, group: Group, reference: TorchReference) -> Probes:
+        """Match modules and values at a small size, once: names do not depend on it."""
+        assert self._bench is not None
+        bundle, component = self._bench.bundle, group.component
+        record = bundle.components[component]
+        made_from = {
+            "graph": record.graph_sha256,
+            "weights": record.weights_key,
+            "version": VERSION,
+        }
+        folder = group.reference.folder.parent.parent
+        store = RecordStore(folder / f"{component}-probes.json", content_key(made_from))
+        saved = store.load()
+        if saved is not None:
+            return Probes.from_json(saved)
+        graph = OnnxValues(bundle.folder / record.graph, as_written=True)
+        inputs = probing_inputs(bundle, component, self._references)
+        seen = reference.layers(inputs)
+        probes = find_probes(graph, inputs, seen, reference.kinds())
+        store.save(asdict(probes))
+        return probes
 
 
 def _blame(checks: Sequence[Check], record: Any | None, threshold: Threshold) -> str:

@@ -16,6 +16,9 @@ class MatrixRequest:
     `precisions` and `components` None: all that there are. `floor` is the PSNR in dB that every
     component has to reach, None what its precision has to. `calibration` is that of a compilation,
     without which precisions that need it are left out. `emulator_budget` is in seconds a cell.
+
+    Without `emulate` a chip's cells run in the compiler's interpreter, where it has one: it shows
+    what a precision costs, in seconds, and not what the instructions do.
     """
 
     bundle: Path
@@ -28,6 +31,7 @@ class MatrixRequest:
     calibration: Path | None = None
     batch: int | None = None
     emulator_budget: float = EMULATOR_BUDGET
+    emulate: bool = False
 
     def cell(self, component: str, precision: str) -> CompileRequest:
         """The compilation of one cell."""
@@ -56,7 +60,7 @@ class MatrixRequest:
         words += [] if self.batch is None else ["-b", str(self.batch)]
         if self.emulator_budget != EMULATOR_BUDGET:
             words += ["--emulator-budget", f"{self.emulator_budget / 60:g}"]
-        return words
+        return [*words, "--emulate"] if self.emulate else words
 
 
 @dataclass(frozen=True)

@@ -87,6 +87,7 @@ def _cell(
             compilation.output,
             levels=(Level.COMPONENT,),
             emulator_budget=request.emulator_budget,
+            lowered=not request.emulate,
             references=request.output / REFERENCE,
         )
     )

@@ -6,8 +6,10 @@ from rich.text import Text
 
 from runtime.latency import PictureTime
 from targets.base import Artifact, Estimate
-from validate.base import Report, Result, Verdict
+from validate.base import Level, Report, Result, Verdict
+from validate.baseline import TOLERANCE_DB, Comparison, Standing, Trend
 from validate.latency import Latency
+from validate.report.sections import wrong
 from validate.timing import Measured
 
 STYLES = {Verdict.PASS: "green", Verdict.FAIL: "bold red", Verdict.INCOMPLETE: "yellow"}
@@ -17,27 +19,85 @@ BUSY = 0.8
 
 
 def print_report(report: Report, console: Console) -> None:
-    """Print every artifact's worst case, then the verdict in words."""
+    """Print every result's worst case, what is wrong and who is to blame, then the verdict."""
     table = _table("artifact")
     table.add_column("target")
     for column in ("PSNR (needed)", "cosine", "max error"):
         table.add_column(column, justify="right")
     table.add_column("verdict")
     for result in report.results:
-        table.add_row(*_row(result))
+        if result.level != Level.EXPORT:
+            table.add_row(*_row(result))
     console.print(table)
+    _print_exports(report, console)
+    _print_words(report, console)
+    for attribution in report.attributions:
+        where = f"{attribution.level} {attribution.size} on {attribution.target}"
+        _say(console, f"{where}: {attribution.sentence}")
+    _print_files(report, console)
+    for repair in report.repairs:
+        rescued = Verdict.FAIL if repair.table is None else Verdict.PASS
+        _tell(console, f"rescue: {repair.sentence}", rescued)
+    if report.comparison is not None:
+        _print_comparison(report.comparison, console)
+    _tell(console, f"{report.verdict}: {report.sentence}.", report.verdict)
+
+
+def _print_words(report: Report, console: Console) -> None:
+    """What is wrong and who is to blame, what is open, and what a recogniser sees."""
+    for result in wrong(report):
+        _tell(console, f"{result.label}: {result.sentence}", Verdict.FAIL)
+        if result.blame:
+            _tell(console, f"  {result.blame}", Verdict.FAIL)
     for result in report.results:
-        if result.verdict is not Verdict.PASS:
-            style = STYLES[result.verdict]
-            console.print(Text(f"{result.label}: {result.worst.ruling.sentence}", style=style))
+        if result.verdict is Verdict.INCOMPLETE:
+            _tell(console, f"{result.label}: {result.sentence}", Verdict.INCOMPLETE)
+        if result.recognition is not None and result.verdict is Verdict.PASS:
+            _tell(console, f"{result.label}: {result.recognition.ruling.sentence}", Verdict.PASS)
+
+
+def _print_exports(report: Report, console: Console) -> None:
+    """One line for all exports that are right; those that are not are told with the rest."""
+    right = [r.component for r in report.results
+             if r.level == Level.EXPORT and r.verdict is Verdict.PASS]  # fmt: skip
+    if right:
+        said = f"export: {', '.join(right)} are what their sources make them, at every size"
+        _tell(console, said, Verdict.PASS)
+
+
+def _print_files(report: Report, console: Console) -> None:
     for file in report.conformance:
         if not file.faults:
             said = f"{file.path}: conforms to {file.consumer} ({file.reader})"
-            console.print(Text(said, style=STYLES[Verdict.PASS]), soft_wrap=True)
+            _tell(console, said, Verdict.PASS)
         for fault in file.faults:
             said = f"{file.path}: would not load in hosts of {file.consumer}: {fault}"
-            console.print(Text(said, style=STYLES[Verdict.FAIL]), soft_wrap=True)
-    console.print(Text(f"{report.verdict}: {report.sentence}.", style=STYLES[report.verdict]))
+            _tell(console, said, Verdict.FAIL)
+
+
+def _print_comparison(comparison: Comparison, console: Console) -> None:
+    for change in comparison.changes:
+        if change.trend is Trend.SAME:
+            continue
+        was, is_ = (_standing(one) for one in (change.before, change.after))
+        worse = Verdict.FAIL if change.is_regression else Verdict.PASS
+        said = f"{change.trend}: {change.label} ({change.level}): {was} to {is_}"
+        _tell(console, said, worse if change.trend in (Trend.WORSE, Trend.BETTER) else None)
+    _say(console, f"{comparison.sentence} ({TOLERANCE_DB:g} dB are tolerated)")
+
+
+def _standing(standing: Standing | None) -> str:
+    if standing is None:
+        return "nothing"
+    level = "no number" if standing.psnr_db is None else f"{standing.psnr_db:.1f} dB"
+    ms = "" if standing.ms is None else f", {standing.ms:.3f} ms"
+    return f"{standing.precision} {level}{ms}, {standing.verdict}"
+
+
+def _tell(console: Console, line: str, verdict: Verdict | None) -> None:
+    """Print a line in the colour of a verdict."""
+    style = "" if verdict is None else STYLES[verdict]
+    console.print(Text(line, style=style), soft_wrap=True)
 
 
 def print_latency(latency: Latency, console: Console) -> None:

@@ -99,7 +99,7 @@ def _rescue(failed: Sequence[Result], workshop: Workshop) -> Repair:
         found = trials.search()
         if found.table is None:
             return replace(nothing, **found.told())
-        rebuilt = _rebuild(failed, found.table, workshop)
+        rebuilt = _rebuild(failed, found.table, target, workshop)
     except (InputError, ToolchainError) as e:
         return replace(nothing, outcome=str(e))
     return replace(
@@ -251,7 +251,7 @@ def _cause(health: Sequence[Health], result: Result) -> str:
     return f"{words} (largest value before it {before:.3g})"
 
 
-def _rebuild(failed: Sequence[Result], table: Path, workshop: Workshop) -> Artifact:
+def _rebuild(failed: Sequence[Result], table: Path, target: Target, workshop: Workshop) -> Artifact:
     """Compile every size of the component with the table; the other artifacts stay."""
     first, manifest = failed[0], workshop.manifest
     mine = [a for a in manifest.artifacts
@@ -266,7 +266,7 @@ def _rebuild(failed: Sequence[Result], table: Path, workshop: Workshop) -> Artif
         components=(first.component,),
         quantize_tables={first.component: table},
     )
-    changed = recompile(request, manifest, workshop.progress)
+    changed = recompile(request, manifest, target, workshop.progress)
     return _artifact(first, changed)
 
 
