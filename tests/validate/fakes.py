@@ -121,10 +121,14 @@ class FakeRunner(Runner):
 
 @dataclass
 class FakeTarget(Target):
-    """The same networks with a corruption; optionally an emulator of a given slowness."""
+    """The same networks with a corruption; optionally an emulator of a given slowness.
+
+    With `spoilt` only that component is corrupted.
+    """
 
     corrupt: Corruption = lambda x: x
     rewire: Rewiring = lambda inputs: inputs
+    spoilt: str | None = None
     seconds: float | None = None
     slow_sizes: tuple[Size, ...] | None = None
     installed: bool = True
@@ -170,7 +174,8 @@ class FakeTarget(Target):
         if self.breaks:
             raise ToolchainError("the file cannot be loaded")
         component = artifact.component
-        return FakeRunner(component, INTERFACES[component], self.runs, self.corrupt, self.rewire)
+        corrupt = self.corrupt if self.spoilt in (None, component) else lambda x: x
+        return FakeRunner(component, INTERFACES[component], self.runs, corrupt, self.rewire)
 
     def interpret(
         self, job: CompileJob, weights: WeightSource, progress: Progress

@@ -48,7 +48,8 @@ def test_the_same_networks_draw_the_same_picture(go: Go, place: Place) -> None:
     assert result.label == "picture 128x64 f16 on fake"
     assert result.worst.about == '"a red circle", 2 steps of lcm, guidance 1, seed 0'
     data = json.loads((place.artifacts / "report.json").read_text())
-    assert data["results"][-1]["level"] == "picture" and data["results"][-1]["psnr_db"] == 300
+    assert [result["level"] for result in data["results"][-2:]] == ["trajectory", "picture"]
+    assert data["results"][-1]["psnr_db"] == 300 and data["results"][-1]["ssim"] == 1
     assert "--prompt 'a red circle' --scheduler lcm --steps 2 --guidance 1" in data["commands"][-2]
 
 
@@ -56,8 +57,9 @@ def test_the_report_begins_with_what_was_drawn(go: Go, place: Place) -> None:
     go()
     page = (place.artifacts / "report.html").read_text()
     gallery = page[page.index("What they draw") : page.index("Every artifact at its worst case")]
-    assert gallery.count("<img") == 2
+    assert gallery.count("<img") == 3
     assert "torch, fp32 (the reference)" in gallery and "fake: PSNR 300.0 dB" in gallery
+    assert "SSIM 1.0000" in gallery and "fake: difference x" in gallery
 
 
 @pytest.mark.parametrize(
