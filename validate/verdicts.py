@@ -117,10 +117,10 @@ def _checks(
 def badness(check: Check) -> tuple[int, float]:
     """Fail before incomplete before pass; within each by PSNR, what could not be measured first.
 
-    But what was not run says less than what was run in part.
+    But what was not run says less than what was run in part, and a pass without numbers least.
     """
     verdict = check.ruling.verdict
     if check.measurement is None:
-        return verdict.badness, float("-inf" if verdict is Verdict.INCOMPLETE else "inf")
+        return verdict.badness, float("inf" if verdict is Verdict.FAIL else "-inf")
     agreement = check.measurement.agreement
     return verdict.badness, float("inf") if agreement is None else -agreement.psnr_db
