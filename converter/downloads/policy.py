@@ -6,6 +6,7 @@ host that only this machine can see, and no more bytes than there is room for.
 
 import ipaddress
 import socket
+import ssl
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -74,7 +75,7 @@ def public_addresses(host: str, port: int) -> list[str]:
     return addresses
 
 
-def public_transport(verify: "bool | httpx2.SSLContext") -> "httpx2.BaseTransport":
+def public_transport(verify: bool | ssl.SSLContext) -> "httpx2.BaseTransport":
     """A transport that connects to public addresses only.
 
     A host is resolved here, and the connection goes to the very address that was checked: a name
