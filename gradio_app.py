@@ -3,7 +3,7 @@
     python gradio_app.py --root FOLDER
 
 Three views: Convert (choose a model, see what it is, choose what to make, see what that needs),
-Progress and result (of one job), History. See `sdconv/page/README.md`.
+Job (its progress and result), History. See `sdconv/page/README.md`.
 """
 
 import os

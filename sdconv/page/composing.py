@@ -1,12 +1,10 @@
 """The view in which a conversion is put together: from what is filled in to what can be chosen."""
 
-import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from converter.architecture import Architecture
 from converter.bundle import Bundle
-from converter.errors import InputError
 from converter.inspection import Inspection, inspect_model
 from converter.profiles import get_profile
 from sdconv.page import panels
@@ -33,12 +31,9 @@ from sdconv.page.jobs import Job
 from sdconv.page.order import EXPORT
 from sdconv.page.requests import requests_of
 from sdconv.page.sources import is_address
+from sdconv.page.telling import plain
 from sdconv.page.visitor import Visitor
 from sdconv.page.words import Words
-from targets.base import ToolchainError
-
-EXPECTED = (InputError, ToolchainError, OSError)
-"""Errors that are told in their own words."""
 
 
 @dataclass(frozen=True)
@@ -63,14 +58,6 @@ class Settled:
     precisions: str = ""
 
 
-def told(error: Exception) -> str:
-    """An error for a visitor: an expected one in its own words, a bug by its kind alone."""
-    if isinstance(error, EXPECTED):
-        return str(error)
-    logging.getLogger(__name__).error("the page failed", exc_info=error)
-    return f"a fault of sdconv itself ({type(error).__name__}): please report it"
-
-
 @dataclass(frozen=True)
 class Composing:
     """What the form can be asked."""
@@ -91,7 +78,7 @@ class Composing:
                 return Settled(found, listed, precisions=precisions)
             inspection = self._inspect(form)
         except Exception as e:  # noqa: BLE001  (a visitor sees the page, not the terminal)
-            return Settled(panels.problem(words, told(e)), listed, precisions=precisions)
+            return Settled(panels.problem(words, self.desk.told(e)), listed, precisions=precisions)
         name = panels.short_name(form.model)
         settled = Settled(
             found=panels.found(words, name, inspection),
@@ -192,9 +179,9 @@ class Composing:
             return panels.hint(words, "plan.later")
         try:
             _, forecast = self.desk.foresee(form.order())
-            return panels.plan(words, forecast)
+            return plain(panels.plan(words, forecast), self.desk.workspace.root)
         except Exception as e:  # noqa: BLE001  (likewise)
-            return panels.problem(words, f"{words('plan.refused')}: {told(e)}")
+            return panels.problem(words, f"{words('plan.refused')}: {self.desk.told(e)}")
 
     def submit(self, form: Form, visitor: Visitor) -> Job:
         """Start what the form says; raises InputError or ToolchainError."""
@@ -214,7 +201,7 @@ class Composing:
                     added, Addon.of(source, name, self.desk.inspect(source, variant))
                 )
             except Exception as e:  # noqa: BLE001  (likewise)
-                refusals.append(told(e))
+                refusals.append(self.desk.told(e))
         return write_addons(added), refusals
 
     def edit(self, text: str, what: str, index: int, value: str) -> str:

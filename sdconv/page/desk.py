@@ -29,6 +29,7 @@ from sdconv.page.retention import Retention
 from sdconv.page.run_folder import ENDED, UNFINISHED, Outcome, RunFolder, View
 from sdconv.page.schedule import Schedule
 from sdconv.page.sources import Sources, is_address
+from sdconv.page.telling import told
 from sdconv.page.visitor import Visitor
 from sdconv.page.workspace import Workspace
 from targets.registry import get_target
@@ -128,10 +129,10 @@ class Desk:
         path = self.sources.local(source, variant)
         try:
             return inspect(path, variant or None)
-        except InputError as e:
+        except InputError:
             if self.workspace.is_upload(path):
                 path.unlink(missing_ok=True)
-            raise InputError(str(e).replace(str(path), path.name)) from e
+            raise
 
     def foresee(self, order: Order) -> tuple[Inspection, Forecast]:
         """What an order will need here."""
@@ -186,6 +187,10 @@ class Desk:
     def job(self, name: str, visitor: Visitor) -> Job:
         """One of the visitor's jobs as it is now."""
         return self.jobs.find(name, visitor)
+
+    def told(self, error: Exception) -> str:
+        """What a visitor is told of an error."""
+        return told(error, self.workspace.root)
 
     def position(self, run: RunFolder) -> int | None:
         """The place of a run in the queue; None if it does not wait."""

@@ -27,7 +27,7 @@ class Form:
     steps: str = BOTH
     variant: str = ""
     ema: bool = False
-    clip_skip: float | None = None
+    clip_skip: str = ""
     prediction: str = AS_TOLD
     zero_snr: bool = False
     base: str = ""
@@ -35,7 +35,7 @@ class Form:
     components: tuple[str, ...] = ()
     offered: str = ""
     profile: str = ""
-    batch: float | None = None
+    batch: str = ""
     format: str = "onnx"
     targets: tuple[str, ...] = ()
     sizes: tuple[str, ...] = ()
@@ -65,14 +65,14 @@ class Form:
                 "bundle": self.bundle,
                 "variant": self.variant.strip(),
                 "ema": self.ema,
-                "clip_skip": _whole(self.clip_skip),
+                "clip_skip": whole(self.clip_skip),
                 "prediction": "" if self.prediction == AS_TOLD else self.prediction,
                 "zero_terminal_snr": self.zero_snr,
                 "controlnet_base": self.base,
                 "allow_unused": self.allow_unused,
                 "components": chosen,
                 "profile": "" if self.bundle else self.profile,
-                "batch": _whole(self.batch),
+                "batch": whole(self.batch),
                 "format": self.format if self.steps != BOTH else "onnx",
                 "targets": self.targets,
                 "sizes": ",".join(filter(None, (*self.sizes, self.more_sizes.strip()))),
@@ -109,5 +109,11 @@ def with_precision(text: str, target: str, component: str, precision: str) -> st
     return json.dumps({**chosen, target: {c: p for c, p in mine.items() if p}})
 
 
-def _whole(number: float | None) -> int | None:
-    return None if number is None else round(number)
+def whole(text: str) -> int | None:
+    """A whole number; None where nothing is said. Raises InputError for anything else."""
+    if not text.strip():
+        return None
+    try:
+        return int(text)
+    except ValueError as e:
+        raise InputError(f"{text!r} is no whole number") from e

@@ -204,6 +204,11 @@ def _reached(view: View, step: str) -> bool:
     return view.step == step or any(done == step for done, _ in view.finished)
 
 
+def log(words: Words, text: str) -> str:
+    """What was printed."""
+    return _render("log.html.j2", words, text=text)
+
+
 def files(words: Words, job: Job, keep_days: float) -> str:
     """The artifacts with their verdicts, and every file with its download."""
     offered = files_of(job)

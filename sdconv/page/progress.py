@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from sdconv.page.forecast import PlannedStep
 from sdconv.page.run_folder import View
 
+UNSEEN = "start"
+"""The stage of a plan that nobody reports: it is over before there is anybody to do it."""
+
 TELLING = 5.0
 """Seconds of work after which this machine's own speed is known well enough."""
 
@@ -20,6 +23,7 @@ class Progress:
 
 def progress(planned: Sequence[PlannedStep], view: View, elapsed: float) -> Progress | None:
     """Where a run is after so many seconds; None where nothing was foreseen."""
+    planned = [step for step in planned if step.stage != UNSEEN]
     total = sum(step.seconds for step in planned)
     if not view.step or total <= 0:
         return None

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 from converter.errors import InputError
 from sdconv.page import panels
-from sdconv.page.composing import told
 from sdconv.page.desk import Desk
 from sdconv.page.drawing import Easel, Wish, drawings
 from sdconv.page.jobs import Job
@@ -66,7 +65,7 @@ class Watching:
             job = self.desk.job(name, visitor)
             return self._panels(job, words)
         except Exception as e:  # noqa: BLE001  (a visitor sees the page, not the terminal)
-            return Panels("none", panels.problem(words, told(e)))
+            return Panels("none", panels.problem(words, self.desk.told(e)))
 
     def _panels(self, job: Job, words: Words) -> Panels:
         kind = panels.kind_of(job)
@@ -77,7 +76,7 @@ class Watching:
         return Panels(
             kind=kind,
             status=panels.status(words, job, self.desk.position(job.run)),
-            log=job.run.log(),
+            log=panels.log(words, job.run.log()),
             stops=job.unfinished,
             resumes=not job.unfinished and not succeeded,
             removes=not job.unfinished,
@@ -96,7 +95,7 @@ class Watching:
                 easel = Easel.of(job)
                 sizes, follows = dict(easel.sizes), easel.follows
             except InputError as e:
-                refusal = panels.problem(words, str(e).replace(f"{job.folder}/", ""))
+                refusal = panels.problem(words, self.desk.told(e))
         keep = self.desk.limits.keep_days
         return Result(
             report=panels.report(words, job),
@@ -125,7 +124,7 @@ class Watching:
             seconds = Easel.of(job).seconds(asked, job.folder)
             return panels.estimate(words, seconds, self.desk.limits.draw_minutes)
         except Exception as e:  # noqa: BLE001  (likewise)
-            return panels.problem(words, told(e))
+            return panels.problem(words, self.desk.told(e))
 
     def history(self, opened: str, visitor: Visitor) -> str:
         """The visitor's jobs."""

@@ -21,6 +21,7 @@ from sdconv.page.fetching import FETCH, run_fetch
 from sdconv.page.jobs import JOB
 from sdconv.page.limits import Limits
 from sdconv.page.run_folder import Outcome, Reporter, RunFolder, StepProgress
+from sdconv.page.telling import told
 from sdconv.page.workspace import Workspace
 from targets.base import ToolchainError
 from targets.processes import watched
@@ -29,6 +30,9 @@ Work = Callable[[Workspace, RunFolder, Limits, StepProgress], Outcome]
 
 WORK: dict[str, Work] = {JOB: run_job, DRAWING: run_drawing, FETCH: run_fetch}
 """By the record that lies in the folder."""
+
+KINDS = {InputError: "refused", ToolchainError: "failed", OSError: "failed"}
+"""Of outcomes, by the error; any other is a fault of ours."""
 
 INTERRUPTED = 130
 
@@ -39,15 +43,11 @@ def run(workspace: Workspace, folder: RunFolder, limits: Limits) -> Outcome:
     try:
         with watched(_print):
             return work(workspace, folder, limits, Reporter(folder.path))
-    except InputError as e:
-        return Outcome("refused", str(e))
-    except ToolchainError as e:
-        return Outcome("failed", str(e))
-    except OSError as e:
-        return Outcome("failed", f"the system refused it: {e}")
     except Exception as e:  # noqa: BLE001  (a visitor sees the page, not the terminal)
-        _print("".join(traceback.format_exception(e)))
-        return Outcome("fault", f"a fault of sdconv itself ({type(e).__name__}: {e})")
+        kind = next((kind for errors, kind in KINDS.items() if isinstance(e, errors)), "fault")
+        if kind == "fault":
+            _print("".join(traceback.format_exception(e)))
+        return Outcome(kind, told(e, workspace.root))
 
 
 def _print(text: str) -> None:

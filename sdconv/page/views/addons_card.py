@@ -7,7 +7,7 @@ import gradio as gr
 from gradio.blocks import Block
 
 from sdconv.page import panels
-from sdconv.page.composing import Composing, told
+from sdconv.page.composing import Composing
 from sdconv.page.form import AS_TOLD
 from sdconv.page.views.base import FETCHING, QUIET, Shown, card, kept, word, words_for
 
@@ -31,6 +31,9 @@ element.addEventListener("click", (event) => {
 });
 """
 """Tells what is edited in the list. Only a removal has the list drawn anew: sliders keep focus."""
+
+
+CLIP_SKIPS = tuple(map(str, range(1, 7)))
 
 
 class AddonsCard:
@@ -63,13 +66,11 @@ class AddonsCard:
     def _lay_out_reading(self) -> None:
         self.ema = gr.Checkbox(label=word("read.ema"), visible=False)
         self.variant = gr.Textbox(label=word("read.variant"), info=word("read.variant-info"))
-        self.clip_skip = gr.Number(
-            None,
+        self.clip_skip = gr.Dropdown(
+            [(word("read.clip-skip-usual"), ""), *CLIP_SKIPS],
+            value="",
             label=word("read.clip-skip"),
             info=word("read.clip-skip-info"),
-            precision=0,
-            minimum=1,
-            maximum=12,
         )
         self.prediction = gr.Radio(
             [(word("read.prediction-auto"), AS_TOLD), "epsilon", "v_prediction"],
@@ -130,7 +131,10 @@ class AddonsCard:
                 for fetching in self._composing.fetch(source, variant or ""):
                     yield {self.refusal: panels.fetching(words, source, fetching.view)}
         except Exception as e:  # noqa: BLE001  (a visitor sees the page, not the terminal)
-            yield {self.refusal: panels.problem(words, told(e)), self.chosen: None}
+            yield {
+                self.refusal: panels.problem(words, self._composing.desk.told(e)),
+                self.chosen: None,
+            }
             return
         yield self.add(added, [source], variant, request)
 

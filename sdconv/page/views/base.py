@@ -6,7 +6,7 @@ from typing import Any, NoReturn
 import gradio as gr
 from gradio.blocks import Block
 
-from sdconv.page.composing import told
+from sdconv.page.desk import Desk
 from sdconv.page.visitor import Visitor
 from sdconv.page.web import visitor_of
 from sdconv.page.words import Words, every_language
@@ -66,6 +66,6 @@ def words_for(request: gr.Request) -> Words:
     return Words(asks(request).language)
 
 
-def refused(error: Exception) -> NoReturn:
+def refused(error: Exception, desk: Desk) -> NoReturn:
     """Tell an error as a message over the page."""
-    raise gr.Error(told(error), print_exception=False) from error
+    raise gr.Error(desk.told(error), print_exception=False) from error

@@ -9,7 +9,7 @@ from gradio.blocks import Block
 from converter.errors import InputError
 from sdconv.page import panels
 from sdconv.page.choices import target_states
-from sdconv.page.composing import Composing, Settled, told
+from sdconv.page.composing import Composing, Settled
 from sdconv.page.form import Form
 from sdconv.page.order import EXPORT
 from sdconv.page.views.addons_card import AddonsCard
@@ -89,9 +89,10 @@ class ConvertTab:
         ).then(self.foresee, self.fields, make.planned, **LATEST)
         for event in (edited, make.connect()):
             event.then(self.foresee, self.fields, make.planned, **LATEST)
-        chosen: list[Any] = [make.steps, make.format, make.sizes, make.effort, added.prediction,
-                             added.zero_snr, added.base, added.allow_unused]  # fmt: skip
-        typed: list[Any] = [make.more_sizes, make.batch, make.minutes, added.clip_skip]
+        chosen: list[Any] = [make.steps, make.format, make.sizes, make.effort, make.batch,
+                             added.prediction, added.zero_snr, added.base, added.allow_unused,
+                             added.clip_skip]  # fmt: skip
+        typed: list[Any] = [make.more_sizes, make.minutes]
         triggers = [c.input for c in chosen] + [c.blur for c in typed] + [c.submit for c in typed]
         gr.on(triggers, self.foresee, self.fields, make.planned, **LATEST)
 
@@ -122,7 +123,7 @@ class ConvertTab:
             form = self._form(filled)
             settled = self._composing.settle(form, asks(request), retargeted=retargeted)
         except InputError as e:
-            refused(e)
+            refused(e, self._composing.desk)
         return {**self._offered(settled), self.make.steps: gr.update(visible=not form.bundle)}
 
     def _offered(self, settled: Settled) -> Shown:
@@ -141,7 +142,7 @@ class ConvertTab:
             make.sizes: gr.update(
                 choices=[*settled.sizes],
                 value=[*settled.chosen_sizes],
-                info=None if settled.sizes else word("make.sizes-later"),
+                info="" if settled.sizes else word("make.sizes-later"),
             ),
             make.components: gr.update(
                 choices=components,
@@ -157,7 +158,7 @@ class ConvertTab:
         try:
             form = self._form(filled)
         except InputError as e:
-            refused(e)
+            refused(e, self._composing.desk)
         make, exporting = self.make, form.steps == EXPORT and not form.bundle
         kind = "-compile" if form.bundle else "-export" if exporting else ""
         return {
@@ -174,5 +175,5 @@ class ConvertTab:
         try:
             job = self._composing.submit(self._form(filled), asks(request))
         except Exception as e:  # noqa: BLE001  (a visitor sees the page, not the terminal)
-            return None, panels.problem(words_for(request), told(e))
+            return None, panels.problem(words_for(request), self._composing.desk.told(e))
         return job.id, ""

@@ -28,25 +28,29 @@ class JobTab:
         self.status = gr.HTML(elem_id="status")
         with gr.Row(elem_classes="sdc-actions"):
             self.stop = gr.Button(
-                word("job.stop"), visible=False, elem_id="stop", elem_classes="sdc-danger"
+                word("job.stop"),
+                size="md",
+                visible=False,
+                elem_id="stop",
+                elem_classes="sdc-danger",
             )
             self.resume = gr.Button(
-                word("job.resume"), variant="primary", visible=False, elem_id="resume"
+                word("job.resume"),
+                variant="primary",
+                size="md",
+                visible=False,
+                elem_id="resume",
             )
             self.compile = gr.Button(
-                word("job.compile"), variant="primary", visible=False, elem_id="go-on"
+                word("job.compile"),
+                variant="primary",
+                size="md",
+                visible=False,
+                elem_id="go-on",
             )
-            self.remove = gr.Button(word("job.remove"), visible=False, elem_id="remove")
+            self.remove = gr.Button(word("job.remove"), size="md", visible=False, elem_id="remove")
         with gr.Accordion(word("job.log"), open=False, visible=False, elem_id="log") as self.fold:
-            self.log = gr.Textbox(
-                show_label=False,
-                lines=14,
-                max_lines=14,
-                interactive=False,
-                container=False,
-                elem_classes="sdc-log",
-                placeholder=word("job.log-empty"),
-            )
+            self.log = gr.HTML(autoscroll=True, max_height=300, elem_classes="sdc-log")
         with gr.Tabs(visible=False, elem_classes="sdc-result") as self.result:
             with gr.Tab(word("result.report")) as self.report_tab:
                 self.report = gr.HTML(elem_id="report")
@@ -131,7 +135,7 @@ class JobTab:
             try:
                 act(opened, asks(request))
             except Exception as e:  # noqa: BLE001  (a visitor sees the page, not the terminal)
-                refused(e)
+                refused(e, self._watching.desk)
 
         return do
 

@@ -18,6 +18,9 @@ element.addEventListener("change", (event) => {
 """
 
 
+BATCHES = ("1", "2", "4", "8")
+
+
 class MakeCard:
     """`precision` is the table of precisions as JSON, `offered` the components that there are."""
 
@@ -73,13 +76,8 @@ class MakeCard:
     def _lay_out_more(self) -> None:
         self.components = gr.CheckboxGroup([], label=word("make.components"), visible=False)
         self.prompt = gr.Textbox(label=word("make.prompt"), info=word("make.prompt-info"))
-        self.batch = gr.Number(
-            None,
-            label=word("make.batch"),
-            info=word("make.batch-info"),
-            precision=0,
-            minimum=1,
-            maximum=64,
+        self.batch = gr.Dropdown(
+            [(word("make.batch-usual"), ""), *BATCHES], value="", label=word("make.batch")
         )
         self.effort = gr.Radio(
             choices(EFFORTS, "make.effort-"), value=Order.effort, label=word("make.effort")

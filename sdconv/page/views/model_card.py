@@ -7,7 +7,7 @@ import gradio as gr
 from gradio.blocks import Block
 
 from sdconv.page import panels
-from sdconv.page.composing import Composing, told
+from sdconv.page.composing import Composing
 from sdconv.page.conversion import BUNDLE_OF_JOB
 from sdconv.page.views.base import (
     FETCHING,
@@ -37,7 +37,7 @@ class ModelCard:
             gr.Tabs(elem_classes="sdc-ways", selected=UPLOAD) as self.ways,
         ):
             with gr.Tab(word("model.upload"), id=UPLOAD):
-                self.upload = gr.File(height=132, elem_id="upload", **UPLOAD_LABEL)
+                self.upload = gr.File(height=150, elem_id="upload", **UPLOAD_LABEL)
             with gr.Tab(word("model.server"), id=SERVER):
                 self.chosen = gr.Dropdown(
                     [],
@@ -150,10 +150,10 @@ class ModelCard:
                 yield {self.found: panels.fetching(words, source, fetching.view)}
         except Exception as e:  # noqa: BLE001  (a visitor sees the page, not the terminal)
             yield {
-                self.found: panels.problem(words, told(e)),
+                self.found: panels.problem(words, self._composing.desk.told(e)),
                 self.model: "",
                 self.bundle: "",
                 self.stop: gr.update(visible=False),
             }
-            refused(e)
+            refused(e, self._composing.desk)
         yield {self.stop: gr.update(visible=False)}

@@ -7,6 +7,7 @@ import gradio as gr
 from gradio.events import api as endpoint
 
 from sdconv.page.api import Api
+from sdconv.page.desk import Desk
 from sdconv.page.views.base import asks, refused
 
 Answer = dict[str, Any]
@@ -17,33 +18,33 @@ def offer(api: Api) -> None:
 
     def inspect(source: Any, variant: str = "") -> Answer:
         """Tell what a model is: an uploaded file, one below the root folder, an address."""
-        return _answered(lambda: api.inspect(str(plain_sources(source)), variant))
+        return _answered(api.desk, lambda: api.inspect(str(plain_sources(source)), variant))
 
     def convert(order: dict[str, Any], request: gr.Request) -> Answer:
         """Queue a conversion; returns the id of its job."""
-        return _answered(lambda: api.convert(plain_sources(order), asks(request)))
+        return _answered(api.desk, lambda: api.convert(plain_sources(order), asks(request)))
 
     def status(job: str, request: gr.Request) -> Answer:
         """Tell where a job stands."""
-        return _answered(lambda: api.status(job, asks(request)))
+        return _answered(api.desk, lambda: api.status(job, asks(request)))
 
     def result(job: str, request: gr.Request) -> Answer:
         """Tell what a job came to: verdict, files, commands."""
-        return _answered(lambda: api.result(job, asks(request)))
+        return _answered(api.desk, lambda: api.result(job, asks(request)))
 
     def cancel(job: str, request: gr.Request) -> Answer:
         """Stop a job; nothing of it runs any more when this returns."""
-        return _answered(lambda: api.cancel(job, asks(request)))
+        return _answered(api.desk, lambda: api.cancel(job, asks(request)))
 
     for function in (inspect, convert, status, result, cancel):
         endpoint(function, api_name=function.__name__, concurrency_limit=8)
 
 
-def _answered(answer: Callable[[], Answer]) -> Answer:
+def _answered(desk: Desk, answer: Callable[[], Answer]) -> Answer:
     try:
         return answer()
     except Exception as e:  # noqa: BLE001  (a program gets one sentence too)
-        refused(e)
+        refused(e, desk)
 
 
 def plain_sources(value: Any) -> Any:

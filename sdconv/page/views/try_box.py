@@ -6,8 +6,11 @@ from typing import Any
 import gradio as gr
 from gradio.blocks import Block
 
+from converter.errors import InputError
+from converter.parsing import finite_number
 from runtime.schedulers import SCHEDULERS
 from sdconv.page.drawing import Wish
+from sdconv.page.form import whole
 from sdconv.page.views.base import (
     LATEST,
     QUIET,
@@ -52,12 +55,17 @@ class TryBox:
     def _lay_out_sampling(self) -> None:
         self.negative = gr.Textbox(label=word("try.negative"))
         self.scheduler = gr.Dropdown(
-            [(word("try.scheduler-auto"), ""), *SCHEDULERS], value="", label=word("try.scheduler")
+            [(word("try.auto"), ""), *SCHEDULERS], value="", label=word("try.scheduler")
         )
         with gr.Row():
-            self.steps = gr.Number(None, label=word("try.steps"), precision=0)
-            self.guidance = gr.Number(None, label=word("try.guidance"))
-            self.seed = gr.Number(0, label=word("try.seed"), precision=0)
+            self.steps, self.guidance, self.seed = (
+                gr.Textbox(label=word(f"try.{name}"), placeholder=usual, max_lines=1)
+                for name, usual in (
+                    ("steps", word("try.auto")),
+                    ("guidance", word("try.auto")),
+                    ("seed", "0"),
+                )
+            )
         with gr.Column(visible=False, elem_classes="sdc-plain") as self.following:
             gr.HTML(f"<p class='sdc-hint'>{word('try.hint')}</p>")
             self.hint = gr.File(height=110, **UPLOAD_LABEL)
@@ -71,8 +79,9 @@ class TryBox:
             self.steps, self.guidance, self.seed, self.hint, self.strength,
         }  # fmt: skip
         self.target.input(self.choose_target, [opened, self.target], self.size, **QUIET)
-        asking = (self.target, self.size, self.scheduler, self.steps, self.guidance)
-        gr.on([c.change for c in asking], self.estimated, wished, self.estimate, **LATEST)
+        chosen = [c.change for c in (self.target, self.size, self.scheduler)]
+        typed = [c.blur for c in (self.steps, self.guidance)]
+        gr.on([*chosen, *typed], self.estimated, wished, self.estimate, **LATEST)
         return [
             gr.on([self.draw.click, self.prompt.submit], self.start, wished, **QUIET),
             self.stop.click(self.end, opened, **QUIET),
@@ -110,22 +119,26 @@ class TryBox:
         return _sizes(self._watching.sizes(opened, asks(request)).get(target, ()))
 
     def _wish(self, filled: Filled) -> Wish:
-        steps, guidance = filled[self.steps], filled[self.guidance]
+        guidance = finite_number(filled[self.guidance]) if filled[self.guidance] else None
         return Wish(
             prompt=filled[self.prompt] or "",
             target=filled[self.target] or "",
             size=filled[self.size] or "",
             negative=filled[self.negative] or "",
             scheduler=filled[self.scheduler] or "",
-            steps=None if steps is None else int(steps),
-            guidance=None if guidance is None else float(guidance),
-            seed=int(filled[self.seed] or 0),
+            steps=whole(filled[self.steps] or ""),
+            guidance=guidance,
+            seed=whole(filled[self.seed] or "") or 0,
             strength=float(filled[self.strength]),
         )
 
     def estimated(self, filled: Filled, request: gr.Request) -> str:
         """How long a picture will take."""
-        return self._watching.estimate(filled[self._opened], self._wish(filled), asks(request))
+        try:
+            wish = self._wish(filled)
+        except InputError as e:
+            refused(e, self._watching.desk)
+        return self._watching.estimate(filled[self._opened], wish, asks(request))
 
     def start(self, filled: Filled, request: gr.Request) -> None:
         """Draw."""
@@ -134,14 +147,14 @@ class TryBox:
             wish, hint = self._wish(filled), filled[self.hint]
             desk.draw(filled[self._opened], wish, asks(request), hint)
         except Exception as e:  # noqa: BLE001  (a visitor sees the page, not the terminal)
-            refused(e)
+            refused(e, self._watching.desk)
 
     def end(self, opened: str, request: gr.Request) -> None:
         """Stop drawing."""
         try:
             self._watching.desk.stop_drawing(opened, asks(request))
         except Exception as e:  # noqa: BLE001  (likewise)
-            refused(e)
+            refused(e, self._watching.desk)
 
 
 def _sizes(offered: Sequence[str]) -> Any:
