@@ -13,6 +13,7 @@ from converter.architecture import CONTROLNET
 from converter.errors import InputError
 from converter.inspection import Inspection
 from converter.layouts.parts import OPTIONS
+from converter.parsing import finite_number
 from sdconv.page.order import Order
 
 LORA, EMBEDDING = "lora", "textual_inversion"
@@ -100,12 +101,8 @@ def edited(addons: Sequence[Addon], what: str, index: int, value: str) -> tuple[
     before, addon, after = addons[:index], addons[index], addons[index + 1 :]
     if what == "remove":
         return (*before, *after)
-    if what == "scale":
-        try:
-            scale = max(-MOST_SCALE, min(MOST_SCALE, float(value)))
-        except ValueError:
-            return tuple(addons)
-        addon = replace(addon, scale=scale if scale == scale else 1.0)  # noqa: PLR0124  (NaN)
+    if what == "scale" and (scale := finite_number(value)) is not None:
+        addon = replace(addon, scale=max(-MOST_SCALE, min(MOST_SCALE, scale)))
     if what == "word":
         addon = replace(addon, word=value[:80])
     return (*before, addon, *after)

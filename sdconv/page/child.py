@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,6 +19,9 @@ import psutil
 from sdconv.page.limits import Limits
 from sdconv.page.run_folder import LOG, RunFolder
 from sdconv.page.workspace import Workspace
+
+LOOK = 2.0
+"""Seconds between two looks at what a run has started."""
 
 GRACE = 10.0
 """Seconds that a run has to clean up after it was asked to end."""
@@ -50,10 +54,20 @@ class Child:
         return self._process.pid, 0.0
 
     def wait(self) -> int:
-        """Wait for its end; returns its exit code."""
-        code = self._process.wait()
+        """Wait for its end; returns its exit code.
+
+        One that was killed could not end what it had started: that is done here.
+        """
+        left: set[psutil.Process] = set()
+        while True:
+            with suppress(subprocess.TimeoutExpired):
+                code = self._process.wait(LOOK)
+                break
+            with suppress(psutil.NoSuchProcess):
+                left = _children(psutil.Process(self._process.pid))
         assert self._process.stdin is not None
         self._process.stdin.close()
+        _kill(left)
         return code
 
     def stop(self) -> None:
@@ -62,18 +76,34 @@ class Child:
             end_tree(psutil.Process(self._process.pid))
 
 
-def end_tree(process: psutil.Process, grace: float = GRACE) -> None:
+def end_tree(process: psutil.Process) -> None:
     """Interrupt a process and wait; then kill it, and whatever is left of what it started."""
     started = {process, *_children(process)}
     with suppress(psutil.NoSuchProcess):
         process.send_signal(signal.SIGINT)
-    with suppress(psutil.TimeoutExpired):
-        process.wait(grace)
-    started |= _children(process)
-    for one in started:
+    _wait({process})
+    _kill(started | _children(process))
+
+
+def _kill(processes: set[psutil.Process]) -> None:
+    """Kill those that still run; psutil knows another process that got the id of one by now."""
+    for one in processes:
         with suppress(psutil.NoSuchProcess):
-            one.kill()  # psutil knows a process that got the id of one that ended
-    psutil.wait_procs(started, timeout=grace)
+            one.kill()
+    _wait(processes)
+
+
+def _wait(processes: set[psutil.Process]) -> None:
+    """Wait until these have ended. One that nobody asked for its exit code, a zombie, has."""
+    deadline = time.monotonic() + GRACE
+    while any(map(_runs, processes)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
+def _runs(process: psutil.Process) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
 
 
 def end_leftover(identity: tuple[int, float] | None) -> None:

@@ -7,7 +7,7 @@ what he asks for cannot work.
 import secrets
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -101,7 +101,7 @@ class Desk:
     def _fetch_folder(self) -> Path:
         return self.workspace.downloads / "runs"
 
-    def fetch(self, address: str, variant: str = "") -> Iterator[Fetching]:
+    def fetch(self, address: str, variant: str = "") -> Generator[Fetching]:
         """Fetch an address, or make sure that it is the newest; what it is at, till it ended.
 
         Closing the iterator stops it.

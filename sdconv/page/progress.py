@@ -29,9 +29,10 @@ def progress(planned: Sequence[PlannedStep], view: View, elapsed: float) -> Prog
         return None
     places = {(step.target, step.stage): place for place, step in enumerate(planned)}
     finished = [places.get(_key(*key), -1) for key in view.finished]
-    behind = max(finished, default=0) + 1  # what was skipped on the way is done too
-    here = places.get(_key(view.step, view.stage), behind)
-    here, within = (here, view.done) if here >= behind else (behind, 0.0)
+    behind = max(finished, default=-1) + 1  # what was skipped on the way is done too
+    here, within = places.get(_key(view.step, view.stage), -1), view.done
+    if here < behind:
+        here, within = behind, 0.0
     done = sum(step.seconds for step in planned[:here])
     done += planned[here].seconds * within if here < len(planned) else 0.0
     pace = elapsed / done if done > TELLING else 1.0

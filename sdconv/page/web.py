@@ -190,5 +190,5 @@ class Guard:
             self._desk.retention.require_room(size)
             require_space(self._desk.workspace.uploads, size + RESERVE, "this upload")
         except InputError as e:
-            return str(e)
+            return self._desk.told(e)
         return None
