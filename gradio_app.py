@@ -189,6 +189,7 @@ def serve(
     workspace, limits = Workspace.at(root), limits or Limits()
     os.environ["GRADIO_TEMP_DIR"] = str(workspace.uploads)  # else uploads land outside the root
     processing_utils.async_ssrf_protected_download = _fetch_nothing
+    ended = _told_to_end() if block else None
     desk = Desk(workspace, limits)
     page = Page(desk)
     page.blocks.queue(default_concurrency_limit=16)
@@ -215,18 +216,18 @@ def serve(
     except OSError as e:
         page.close()
         raise InputError(f"{host}:{port} cannot be served ({e}): choose another --port") from e
-    if block:
-        _until_told(page)
+    if ended is not None:
+        ended.wait()
+        page.close()
     return page
 
 
-def _until_told(page: Page) -> None:
-    """Wait for Ctrl-C, or for the end of a container; then end whatever runs."""
+def _told_to_end() -> threading.Event:
+    """What Ctrl-C and the end of a container set, so that whatever runs can be ended first."""
     ended = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: ended.set())
-    ended.wait()
-    page.close()
+    return ended
 
 
 if __name__ == "__main__":
