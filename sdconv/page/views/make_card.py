@@ -74,7 +74,9 @@ class MakeCard:
         )
 
     def _lay_out_more(self) -> None:
-        self.components = gr.CheckboxGroup([], label=word("make.components"), visible=False)
+        self.components = gr.CheckboxGroup(
+            [], label=word("make.components"), visible=False, elem_id="components"
+        )
         self.prompt = gr.Textbox(label=word("make.prompt"), info=word("make.prompt-info"))
         self.batch = gr.Dropdown(
             [(word("make.batch-usual"), ""), *BATCHES], value="", label=word("make.batch")
