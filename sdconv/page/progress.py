@@ -1,10 +1,14 @@
 """How far a conversion is as a whole: the stages that were foreseen, weighed by their seconds."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sdconv.page.forecast import PlannedStep
 from sdconv.page.run_folder import View
+
+Key = tuple[str, str]
+"""A step and a stage, as a run reports them."""
 
 UNSEEN = "start"
 """The stage of a plan that nobody reports: it is over before there is anybody to do it."""
@@ -23,23 +27,24 @@ class Progress:
 
 def progress(planned: Sequence[PlannedStep], view: View, elapsed: float) -> Progress | None:
     """Where a run is after so many seconds; None where nothing was foreseen."""
-    planned = [step for step in planned if step.stage != UNSEEN]
-    total = sum(step.seconds for step in planned)
+    seconds: dict[Key, float] = defaultdict(float)  # two targets may judge stages of one name
+    for step in planned:
+        if step.stage != UNSEEN:
+            seconds[_step(step), step.stage] += step.seconds
+    total = sum(seconds.values())
     if not view.step or total <= 0:
         return None
-    places = {(step.target, step.stage): place for place, step in enumerate(planned)}
-    finished = [places.get(_key(*key), -1) for key in view.finished]
-    behind = max(finished, default=-1) + 1  # what was skipped on the way is done too
-    here, within = places.get(_key(view.step, view.stage), -1), view.done
-    if here < behind:
-        here, within = behind, 0.0
-    done = sum(step.seconds for step in planned[:here])
-    done += planned[here].seconds * within if here < len(planned) else 0.0
+    passed = {step for step, _ in view.finished} - {view.step}
+    over = {key for key in seconds if key[0] in passed or key in view.finished}
+    done = sum(seconds[key] for key in over)
+    here = (view.step, view.stage)
+    done += seconds.get(here, 0.0) * view.done if here not in over else 0.0
     pace = elapsed / done if done > TELLING else 1.0
     return Progress(min(done / total, 0.99), (total - done) * pace)
 
 
-def _key(step: str, stage: str) -> tuple[str, str]:
-    """As `PlannedStep` has it; the export's and the judge's stages belong to no target."""
-    verb, _, target = step.partition(" ")
-    return (target if verb == "compile" else "", stage)
+def _step(planned: PlannedStep) -> str:
+    """The step of a run that reports this stage."""
+    if planned.target:
+        return f"compile {planned.target}"
+    return "validate" if planned.stage.startswith("validate ") else "export"
