@@ -124,6 +124,10 @@ def bare_debian(root: Path, python311: Path, python310: Path) -> None:
     for name, program in (("python", "python3.11"), ("pip", "pip3.11")):
         (root / "usr/local/bin" / name).unlink(missing_ok=True)
         (root / "usr/local/bin" / name).symlink_to(program)
+    # Those of the images find their libraries by themselves; these were built for another place.
+    config = root / "etc/ld.so.conf.d/pythons.conf"
+    config.write_text("/usr/local/lib\n/opt/python3.10/lib\n")
+    run("ldconfig", "-r", root)
     for script in (root / "usr/local/bin").glob("pip*"):  # they name the Python they came with
         if not script.is_symlink():
             lines = script.read_text().splitlines(keepends=True)
