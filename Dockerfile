@@ -41,7 +41,7 @@ FROM ${BASE} AS sdconv
 # From PyTorch's own index of CPU builds: a plain request brings gigabytes of CUDA libraries.
 RUN pip install --no-cache-dir --index-url https://download.pytorch.org/whl/cpu torch==2.13.0
 
-# What is needed changes less often than the code that needs it: that is only linked to here.
+# What is needed changes less often than the code that needs it, which is linked to at the end.
 WORKDIR /app
 COPY pyproject.toml ./
 RUN touch README.md && pip install --no-cache-dir --editable ".[torch,ui]"
@@ -58,13 +58,14 @@ COPY sdconv sdconv
 # The compiler relinks its libraries for each chip, inside its own folder, whoever runs it.
 ARG TOOLCHAIN=tpu-mlir
 RUN mkdir --parents "$XDG_DATA_HOME" \
-    && if [ -n "$TOOLCHAIN" ]; then sdconv toolchain install "$TOOLCHAIN"; fi \
+    && if [ -n "$TOOLCHAIN" ]; then python -m sdconv toolchain install "$TOOLCHAIN"; fi \
     && chmod --recursive a+rwX "$XDG_DATA_HOME"
 
 COPY runtime runtime
 COPY validate validate
 COPY gradio_app.py ./
-RUN python -m compileall -q . \
+RUN pip install --no-cache-dir --no-deps --editable . \
+    && python -m compileall -q . \
     && useradd --create-home --uid 1000 sdconv \
     && install --directory --owner 1000 --group 1000 /workspace
 USER 1000

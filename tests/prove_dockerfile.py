@@ -158,19 +158,25 @@ def main() -> None:
     parser.add_argument("--python311", type=Path, required=True)
     parser.add_argument("--python310", type=Path, required=True)
     parser.add_argument("--bind", type=Path, action="append", default=[])
+    parser.add_argument(
+        "--done", type=int, default=0, help="steps that an earlier run did in FOLDER"
+    )
     parser.add_argument("--toolchain", help="the build argument; empty leaves it out")
     options = parser.parse_args()
     root: Path = options.folder
-    bare_debian(root, options.python311, options.python310)
+    if not options.done:
+        bare_debian(root, options.python311, options.python310)
     arguments = {} if options.toolchain is None else {"TOOLCHAIN": options.toolchain}
     image = Image(root, arguments)
     kernel = [Path("/proc"), Path("/dev"), Path("/etc/resolv.conf")]
     with mounted(root, [*kernel, *options.bind]):
-        image._run(Instruction("RUN", f"apt-get update && apt-get install -y {LIBRARIES}"))
         made = stages()
         every = [*made["slim"], *made["sdconv"]]
-        for instruction in every:
-            image.follow(instruction)
+        if not options.done:
+            image.follow(Instruction("RUN", f"apt-get update && apt-get install -y {LIBRARIES}"))
+        for number, instruction in enumerate(every):
+            if number >= options.done or instruction.keyword not in ("RUN", "COPY"):
+                image.follow(instruction)
         for command in (["sdconv", "targets"], ["sdconv", "toolchain", "list"]):
             image.run(command).wait()
         check_health(image, every)

@@ -117,13 +117,29 @@ def test_the_toolchain_is_installed_unless_the_argument_is_empty() -> None:
     argument = next(i.text for i in the("ARG") if i.text.startswith("TOOLCHAIN"))
     assert argument.partition("=")[2] in TOOLCHAINS
     (step,) = (i.text for i in the("RUN") if "$TOOLCHAIN" in i.text)
-    assert 'if [ -n "$TOOLCHAIN" ]; then sdconv toolchain install "$TOOLCHAIN"; fi' in step
+    assert (
+        'if [ -n "$TOOLCHAIN" ]; then python -m sdconv toolchain install "$TOOLCHAIN"; fi' in step
+    )
+
+
+def test_the_code_is_linked_to_once_it_is_there() -> None:
+    """A link to a folder that is not there yet would lead nowhere."""
+    steps = [(i.keyword, i.text) for i in stages()["sdconv"]]
+    linked = next(p for p, (_, text) in enumerate(steps) if "--no-deps --editable ." in text)
+    assert all(p < linked for p, (keyword, _) in enumerate(steps) if keyword == "COPY")
 
 
 def test_what_changes_often_comes_late() -> None:
     """Requirements, then the compiler and what installs it, then the rest of the code."""
     steps = [i.text for i in stages()["sdconv"]]
-    order = ["torch==", "--editable", "sdconv sdconv", "toolchain install", "validate validate"]
+    order = [
+        "torch==",
+        "--editable",
+        "sdconv sdconv",
+        "toolchain install",
+        "validate validate",
+        "--no-deps",
+    ]
     places = [next(p for p, step in enumerate(steps) if part in step) for part in order]
     assert places == sorted(places)
 
@@ -180,7 +196,7 @@ class TestTheRulesOfHadolintThatApply:
             assert "--no-cache-dir" in run
             wanted = run.partition("pip install")[2].partition("&&")[0].split()
             packages = [w for w in wanted if not w.startswith(("-", "http"))]
-            assert all("==" in w or w.startswith('".') for w in packages)
+            assert all("==" in w or w.strip('"').startswith(".") for w in packages)
 
     def test_dl3020_copy_not_add(self) -> None:
         assert the("ADD") == []
