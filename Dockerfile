@@ -37,32 +37,43 @@ RUN python3.10 -m pip install --no-cache-dir uv==0.13.9 \
     && uv venv --seed --python 3.11.14 /opt/python3.11
 
 # hadolint ignore=DL3006
-FROM ${BASE} AS sdconv
+FROM ${BASE} AS requirements
 # From PyTorch's own index of CPU builds: a plain request brings gigabytes of CUDA libraries.
 RUN pip install --no-cache-dir --index-url https://download.pytorch.org/whl/cpu torch==2.13.0
-
 # What is needed changes less often than the code that needs it, which is linked to at the end.
 WORKDIR /app
 COPY pyproject.toml ./
 RUN touch README.md && pip install --no-cache-dir --editable ".[torch,ui]"
-
 # Toolchains belong to the image, everything else that is written into the volume.
 ENV XDG_DATA_HOME=/opt/sdconv \
     XDG_CACHE_HOME=/workspace/.cache \
     GRADIO_ANALYTICS_ENABLED=False \
     PYTHONUNBUFFERED=1
+
+FROM requirements AS toolchain
+# A requirement of tpu-mlir's, pycocotools, is published as source alone.
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends gcc libc6-dev \
+    && rm -rf /var/lib/apt/lists/*
 COPY passes passes
 COPY converter converter
 COPY targets targets
 COPY sdconv sdconv
-# The compiler relinks its libraries for each chip, inside its own folder, whoever runs it.
 ARG TOOLCHAIN=tpu-mlir
+# The compiler relinks its libraries for each chip, inside its own folder, whoever runs it.
 RUN mkdir --parents "$XDG_DATA_HOME" \
     && if [ -n "$TOOLCHAIN" ]; then python -m sdconv toolchain install "$TOOLCHAIN"; fi \
     && chmod --recursive a+rwX "$XDG_DATA_HOME"
 
+FROM requirements AS sdconv
+COPY --from=toolchain /opt/sdconv /opt/sdconv
+COPY passes passes
+COPY converter converter
+COPY targets targets
 COPY runtime runtime
 COPY validate validate
+COPY sdconv sdconv
 COPY gradio_app.py ./
 RUN pip install --no-cache-dir --no-deps --editable . \
     && python -m compileall -q . \

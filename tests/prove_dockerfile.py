@@ -3,7 +3,7 @@
     python -m tests.prove_dockerfile FOLDER --python311 DIR --python310 DIR [--bind PATH]...
 
 By hand, as root on Debian 12, with `debootstrap` and the network to Debian and to pip's index.
-Instruction by instruction, as the engine would: the stages `slim` and `sdconv`, then the health
+Instruction by instruction, as the engine would: the stages `slim` to `sdconv`, then the health
 check against the command that the image starts, as the image's user. What it puts in the place of
 what cannot be had without an engine:
 
@@ -86,7 +86,7 @@ class Image:
 
     def _copy(self, instruction: Instruction) -> None:
         if instruction.text.startswith("--from"):
-            return  # the Pythons were put in their places
+            return  # the Pythons were put in their places, and the toolchain lies where it was made
         *sources, target = instruction.words
         for source in sources:
             place = self.root / self.folder.lstrip("/") / target
@@ -171,7 +171,11 @@ def main() -> None:
     kernel = [Path("/proc"), Path("/dev"), Path("/etc/resolv.conf")]
     with mounted(root, [*kernel, *options.bind]):
         made = stages()
-        every = [*made["slim"], *made["sdconv"]]
+        # In one root: what the stage of the toolchain alone has is taken out again behind it.
+        purge = Instruction(
+            "RUN", "apt-get purge --yes --auto-remove gcc libc6-dev && rm -rf /app/*/"
+        )
+        every = [*made["slim"], *made["requirements"], *made["toolchain"], purge, *made["sdconv"]]
         if not options.done:
             image.follow(Instruction("RUN", f"apt-get update && apt-get install -y {LIBRARIES}"))
         for number, instruction in enumerate(every):

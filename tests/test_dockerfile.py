@@ -49,8 +49,11 @@ def the(keyword: str) -> list[Instruction]:
     return [i for i in parsed() if i.keyword == keyword]
 
 
-def copied() -> list[str]:
-    return [s for i in the("COPY") if not i.text.startswith("--from") for s in i.words[:-1]]
+def copied(*names: str) -> list[str]:
+    """What stages have of ours; the image has what its last two copy."""
+    steps = [step for name in names or ("requirements", "sdconv") for step in stages()[name]]
+    copies = [i for i in steps if i.keyword == "COPY" and not i.text.startswith("--from")]
+    return [source for i in copies for source in i.words[:-1]]
 
 
 def test_every_instruction_is_known() -> None:
@@ -105,9 +108,8 @@ def test_it_does_not_run_as_root() -> None:
 
 
 def test_toolchains_are_the_images_and_all_else_is_the_volumes() -> None:
-    variables = dict(
-        w.split("=", 1) for i in stages()["sdconv"] if i.keyword == "ENV" for w in i.words
-    )
+    (environment,) = (i for i in stages()["requirements"] if i.keyword == "ENV")
+    variables = dict(word.split("=", 1) for word in environment.words)
     volume = the("VOLUME")[0].text
     assert Path(variables["XDG_CACHE_HOME"]).is_relative_to(volume)
     assert not Path(variables["XDG_DATA_HOME"]).is_relative_to(volume)
@@ -130,18 +132,24 @@ def test_the_code_is_linked_to_once_it_is_there() -> None:
 
 
 def test_what_changes_often_comes_late() -> None:
-    """Requirements, then the compiler and what installs it, then the rest of the code."""
-    steps = [i.text for i in stages()["sdconv"]]
-    order = [
-        "torch==",
-        "--editable",
-        "sdconv sdconv",
-        "toolchain install",
-        "validate validate",
-        "--no-deps",
-    ]
-    places = [next(p for p, step in enumerate(steps) if part in step) for part in order]
-    assert places == sorted(places)
+    """Requirements come before code, and the compiler before the code that it does not need."""
+    needed = [i.keyword + i.text for i in stages()["requirements"]]
+    assert "torch==" in needed[0]
+    assert not {*copied("requirements")} & {*copied("sdconv")}
+    assert {*copied("toolchain")} < {*copied("sdconv")}
+    assert not {"runtime", "validate", "gradio_app.py"} & {*copied("toolchain")}
+
+
+def test_the_toolchain_is_copied_from_where_it_was_made() -> None:
+    (copy,) = (i for i in stages()["sdconv"] if i.text.startswith("--from=toolchain"))
+    (environment,) = (i for i in stages()["requirements"] if i.keyword == "ENV")
+    variables = dict(word.split("=", 1) for word in environment.words)
+    assert copy.words[1:] == [variables["XDG_DATA_HOME"]] * 2
+
+
+def test_only_what_builds_has_a_compiler() -> None:
+    for name, steps in stages().items():
+        assert any("gcc" in i.text for i in steps) == (name == "toolchain")
 
 
 def test_both_pythons_are_of_one_debian_release_and_pinned() -> None:
@@ -206,7 +214,7 @@ class TestTheRulesOfHadolintThatApply:
         assert isinstance(json.loads(the("HEALTHCHECK")[0].text.partition("CMD ")[2]), list)
 
     def test_dl3045_copy_into_a_workdir(self) -> None:
-        steps = [i.keyword for i in stages()["sdconv"]]
+        steps = [i.keyword for i in stages()["requirements"]]
         assert steps.index("WORKDIR") < steps.index("COPY")
 
     def test_dl4006_no_pipe_hides_a_failure(self) -> None:
