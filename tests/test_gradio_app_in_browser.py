@@ -154,9 +154,8 @@ class Visit:
         return str(self.see(".sdc-status").get_attribute("class").split()[-1])
 
     def ends_in(self, state: str) -> None:
-        """Wait until the job does not wait or run any more."""
-        self.until(lambda: self.state() not in ("waiting", "running"), "the end of the job")
-        assert self.state() == state, self.text()
+        """Wait until the job stands so."""
+        self.until(lambda: self.state() == state, f"a job that is {state}")
 
     def fetch(self, address: str) -> tuple[int, bytes]:
         """What a link gives to this browser."""
