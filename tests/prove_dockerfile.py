@@ -168,7 +168,7 @@ def main() -> None:
         bare_debian(root, options.python311, options.python310)
     arguments = {} if options.toolchain is None else {"TOOLCHAIN": options.toolchain}
     image = Image(root, arguments)
-    kernel = [Path("/proc"), Path("/dev"), Path("/etc/resolv.conf")]
+    kernel = [Path(p) for p in ("/proc", "/dev", "/etc/resolv.conf", "/etc/hosts")]
     with mounted(root, [*kernel, *options.bind]):
         made = stages()
         # In one root: what the stage of the toolchain alone has is taken out again behind it.

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from converter.architecture import CONTROLNET
 from converter.bundle import Bundle
+from converter.errors import InputError
 from converter.files import read_json
 from converter.inspection import Inspection
 from sdconv.page.addons import EMBEDDING, LORA, Addon, lcm_advice
@@ -20,7 +22,7 @@ from sdconv.page.forecast import Forecast
 from sdconv.page.jobs import Job
 from sdconv.page.order import EXPORT, Order
 from sdconv.page.progress import Progress, progress
-from sdconv.page.requests import ARTIFACTS, shown_requests
+from sdconv.page.requests import ARTIFACTS, BUNDLE, shown_requests
 from sdconv.page.run_folder import ENDED, RUNNING, UNFINISHED, WAITING, Outcome, View
 from sdconv.page.sources import KEPT
 from sdconv.page.web import file_address
@@ -165,8 +167,16 @@ def kind_of(job: Job) -> str:
 def title_of(job: Job) -> str:
     """What is converted, by the names of its files."""
     order = job.order
-    named = order.checkpoint or order.bundle or next(iter(order.parts.values()), "")
-    return short_name(named)
+    if order.bundle:
+        return _exported_from(job) or short_name(order.bundle)
+    return short_name(order.checkpoint or next(iter(order.parts.values()), ""))
+
+
+def _exported_from(job: Job) -> str:
+    """What the bundle that a job goes on with was exported from; empty where it is not there."""
+    with suppress(InputError, KeyError, IndexError):
+        return Path(str(Bundle.read(job.folder / BUNDLE).sources[0]["path"])).name
+    return ""
 
 
 def age(words: Words, job: Job) -> str:

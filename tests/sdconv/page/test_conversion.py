@@ -138,6 +138,7 @@ def test_step_one_then_step_two(desk: Desk, models: Workspace, ann: Visitor, ben
     job = finished(desk, desk.submit(second, ann), ann)
     assert job.outcome is not None
     assert (job.outcome.kind, job.outcome.verdict) == ("judged", "pass"), job.outcome
+    assert panels.title_of(job) == "small.safetensors"  # what was exported, not by which job
     desk.remove(exported.id, ann)
     assert changed(desk.job(job.id, ann)) == []  # it stands on its own
 
