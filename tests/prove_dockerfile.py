@@ -172,18 +172,18 @@ def main() -> None:
     with mounted(root, [*kernel, *options.bind]):
         made = stages()
         # In one root: what the stage of the toolchain alone has is taken out again behind it.
-        purge = Instruction(
-            "RUN", "apt-get purge --yes --auto-remove gcc libc6-dev && rm -rf /app/*/"
-        )
+        left = "apt-get purge --yes --auto-remove gcc libc6-dev && rm -rf /app/*/ /workspace"
+        purge = Instruction("RUN", left)
         every = [*made["slim"], *made["requirements"], *made["toolchain"], purge, *made["sdconv"]]
         if not options.done:
             image.follow(Instruction("RUN", f"apt-get update && apt-get install -y {LIBRARIES}"))
         for number, instruction in enumerate(every):
             if number >= options.done or instruction.keyword not in ("RUN", "COPY"):
                 image.follow(instruction)
-        for command in (["sdconv", "targets"], ["sdconv", "toolchain", "list"]):
-            image.run(command).wait()
         check_health(image, every)
+        for command in (["sdconv", "targets"], ["sdconv", "toolchain", "doctor"]):
+            if (code := image.run(command).wait()) != 0:
+                raise SystemExit(f"{' '.join(command)} ended with {code}")
 
 
 if __name__ == "__main__":
