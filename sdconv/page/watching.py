@@ -38,10 +38,11 @@ class Panels:
 class Result:
     """What a job came to.
 
-    `sizes` are those that each target can draw, `refusal` why none can. `follows`: there is a
-    ControlNet.
+    Of what is not `judged`, an export, there are files alone. `sizes` are those that each target
+    can draw, `refusal` why none can. `follows`: there is a ControlNet.
     """
 
+    judged: bool
     report: str
     files: str
     commands: str
@@ -89,16 +90,18 @@ class Watching:
 
     def _result(self, job: Job, words: Words) -> Result:
         sizes: dict[str, Sequence[str]] = {}
-        refusal, follows = "", False
-        if panels.kind_of(job) != "exported":
+        refusal, follows = panels.hint(words, "result.none"), False
+        judged = panels.kind_of(job) != "exported"
+        if judged:
             try:
                 easel = Easel.of(job)
-                sizes, follows = dict(easel.sizes), easel.follows
+                sizes, follows, refusal = dict(easel.sizes), easel.follows, ""
             except InputError as e:
                 refusal = panels.problem(words, self.desk.told(e))
         keep = self.desk.limits.keep_days
         return Result(
-            report=panels.report(words, job),
+            judged=judged,
+            report=panels.report(words, job) if judged else refusal,
             files=panels.files(words, job, keep),
             commands=panels.commands(words, job),
             sizes=sizes,

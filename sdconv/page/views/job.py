@@ -14,6 +14,9 @@ from sdconv.page.visitor import Visitor
 from sdconv.page.watching import Panels, Watching
 from sdconv.page.words import every_language
 
+REPORT, TRY, FILES, COMMANDS = "report", "try", "files", "commands"
+"""The parts of a result."""
+
 Piece = tuple[str, object, Callable[[], Shown]]
 """A part of the view, what it depends on, and how it is shown."""
 
@@ -52,13 +55,13 @@ class JobTab:
         with gr.Accordion(word("job.log"), open=False, visible=False, elem_id="log") as self.fold:
             self.log = gr.HTML(autoscroll=True, max_height=300, elem_classes="sdc-log")
         with gr.Tabs(visible=False, elem_classes="sdc-result") as self.result:
-            with gr.Tab(word("result.report")) as self.report_tab:
+            with gr.Tab(word("result.report"), id=REPORT):
                 self.report = gr.HTML(elem_id="report")
-            with gr.Tab(word("result.try")) as self.try_tab:
+            with gr.Tab(word("result.try"), id=TRY):
                 self.trying = TryBox(watching)
-            with gr.Tab(word("result.files")):
+            with gr.Tab(word("result.files"), id=FILES):
                 self.files = gr.HTML(elem_id="files")
-            with gr.Tab(word("result.commands")):
+            with gr.Tab(word("result.commands"), id=COMMANDS):
                 self.commands = gr.HTML(elem_id="commands")
         self._connect()
 
@@ -84,7 +87,7 @@ class JobTab:
     def seen(self) -> list[Block]:
         """Everything that is to be seen of a job."""
         return [self.status, self.log, self.fold, self.stop, self.resume, self.compile,
-                self.remove, self.result, self.report, self.report_tab, self.try_tab, self.files,
+                self.remove, self.result, self.report, self.files,
                 self.commands, *self.trying.shown, self.timer, self.digest]  # fmt: skip
 
     def watch(self, opened: str, digest: str, request: gr.Request) -> Shown:
@@ -117,12 +120,9 @@ class JobTab:
         result = now.result
         if result is None:
             return {self.result: gr.update(visible=False)}
-        judged = bool(result.report)
         return {
-            self.result: gr.update(visible=True),
+            self.result: gr.Tabs(visible=True, selected=REPORT if result.judged else FILES),
             self.report: result.report,
-            self.report_tab: gr.update(visible=judged),
-            self.try_tab: gr.update(visible=judged),
             self.files: result.files,
             self.commands: result.commands,
             **self.trying.result(result),
