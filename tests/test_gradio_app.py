@@ -24,8 +24,10 @@ from gradio_client.exceptions import AppError
 
 from converter.errors import InputError
 from gradio_app import serve
+from sdconv import ui
 from sdconv.page.accounts import Accounts
 from sdconv.page.jobs import Jobs
+from sdconv.page.limits import GB, Limits
 from sdconv.page.workspace import Workspace
 from tests.conftest import SmallModel
 
@@ -236,6 +238,20 @@ def test_with_accounts_users_see_their_own(tmp_path: Path, small_model: SmallMod
         assert ann.predict(job=job, api_name="/cancel")["finished"]
         with pytest.raises(ValueError, match=r"Could not login|Incorrect|failed"):
             Client(address, auth=("ann", "wrong"), verbose=False)
+
+
+def test_the_options_have_the_limits_for_defaults() -> None:
+    """They are written twice: the command line starts without the converter."""
+    assert Limits() == Limits(
+        running=ui.RUNNING,
+        waiting=ui.WAITING,
+        each=ui.EACH,
+        quota=round(ui.QUOTA_GB * GB),
+        largest=round(ui.LARGEST_GB * GB),
+        keep_days=ui.KEEP_DAYS,
+        fetch_minutes=ui.FETCH_MINUTES,
+        draw_minutes=ui.DRAW_MINUTES,
+    )
 
 
 def test_a_taken_port_is_a_readable_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
