@@ -179,7 +179,8 @@ class Pipeline:
 
     def decode(self, latent: Array) -> Array:
         """Return the picture of a latent [1, 4, H/8, W/8] of the sampling loop; needs no UNet."""
-        return self.networks["vae_decoder"](latent / np.float32(self.scaling_factor))[0][0]
+        pictures = self.networks["vae_decoder"](latent / np.float32(self.scaling_factor))[0]
+        return np.asarray(pictures[0])
 
     def _conditions(self, request: PictureRequest) -> dict[str, Array]:
         """What stays the same over all steps, by port: 1 or 2 rows, the negative prompt's first."""

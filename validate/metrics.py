@@ -84,7 +84,7 @@ def structural_similarity(x: Array, y: Array) -> float:
 def _windowed(planes: Array) -> Array:
     """The mean under the window at every place that it fits in."""
     if min(planes.shape[1:]) < len(_WINDOW):
-        return planes.mean(axis=(1, 2))
+        return np.asarray(planes.mean(axis=(1, 2)))
     for axis in (1, 2):
         views = np.lib.stride_tricks.sliding_window_view(planes, len(_WINDOW), axis=axis)
         planes = views @ _WINDOW

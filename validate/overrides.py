@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from validate.base import Level, Threshold
 
@@ -45,7 +46,7 @@ def overridden(
     found = [o for o in overrides if o.applies(level, component, usual.precision)]
     if not found:
         return usual
-    limits = found[-1].limits
+    limits: dict[str, Any] = found[-1].limits
     before = ", ".join(f"{name} {getattr(usual, name)}" for name in limits)
     return replace(
         usual,

@@ -162,9 +162,11 @@ def ignore_port(model: ir.Model) -> None:
     """Let what was added to a residual be the residual alone."""
     port = next(value for value in model.graph.inputs if value.name == PORT)
     ((node, place),) = port.uses()
-    node.replace_input_with(place, node.inputs[1 - place])
+    residual = node.inputs[1 - place]
+    assert residual is not None
+    node.replace_input_with(place, residual)
     # x + x is not x: what the addition gives is replaced by what it is given.
-    node.outputs[0].replace_all_uses_with(node.inputs[1 - place])
+    node.outputs[0].replace_all_uses_with(residual)
 
 
 def truncate_timestep(model: ir.Model) -> None:
@@ -240,7 +242,7 @@ def unscaled_loop() -> Iterator[None]:
     """The sampling loop hands the decoder a latent that it forgot to scale back."""
 
     def decode(pipeline: Pipeline, latent: Array) -> Array:
-        return pipeline.networks["vae_decoder"](latent)[0][0]
+        return np.asarray(pipeline.networks["vae_decoder"](latent)[0][0])
 
     with patch.object(Pipeline, "decode", decode):
         yield

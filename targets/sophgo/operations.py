@@ -1,24 +1,17 @@
 """The operations of a network before it is lowered, as the compiler names them in its table."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from targets.sophgo.inside.mixed_table import LOCATION, OPERATION
+from targets.sophgo.inside.mixed_table import named_operations
 
 NOT_COMPUTED = ("top.None", "top.Weight", "top.Input")
 
 
 def operations(mlir: Path) -> list[str]:
     """The names in the order of computation, read from a network in the dialect `top`."""
-    text = mlir.read_text()
-    names, fused = {}, {}
-    for place, name, first in LOCATION.findall(text):
-        (fused if first else names)[place] = first or name
-    return [
-        names[fused.get(place, place)]
-        for _, kind, _, place in OPERATION.findall(text)
-        if kind not in NOT_COMPUTED
-    ]
+    found: Iterable[tuple[str, str, str, object]] = named_operations(mlir.read_text())
+    return [name for name, kind, _, _ in found if kind not in NOT_COMPUTED]
 
 
 def write_table(kept: Mapping[str, str], path: Path) -> None:

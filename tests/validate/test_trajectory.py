@@ -35,7 +35,8 @@ def of_level(report: Report, level: Level) -> Result:
 
 
 def noisy(x: Array) -> Array:
-    return x + 0.2 * np.random.default_rng(3).standard_normal(x.shape).astype(np.float32)
+    noise = np.random.default_rng(3).standard_normal(x.shape, np.float32)
+    return np.asarray(x + 0.2 * noise)
 
 
 def test_the_same_networks_never_part(go: Go) -> None:

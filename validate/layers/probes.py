@@ -82,10 +82,10 @@ def find_probes(
     for module, output in modules.items():
         value = _equal(output, candidates.get(output.shape, ()))
         matched += value is not None
-        name = value or known.get(module)
-        if name is None or name in places or (value is None and name not in values):
+        place = value or known.get(module)
+        if place is None or place in places or place not in values:
             continue
-        places[name] = Probe(module, kinds[module], name, output.size, by_weights=value is None)
+        places[place] = Probe(module, kinds[module], place, output.size, by_weights=value is None)
     return Probes(list(places.values()), len(modules), matched)
 
 

@@ -95,39 +95,14 @@ def _rescue(failed: Sequence[Result], workshop: Workshop) -> Repair:
     if worst.worst.saved is None:
         return replace(nothing, outcome="nothing of it was run")
     try:
-        trials = Trials(worst, artifact, target, workshop)
-        found = trials.search()
+        found = Trials(worst, artifact, target, workshop).search(nothing)
         if found.table is None:
-            return replace(nothing, **found.told())
+            return found
+        before = _cost(artifact, workshop.manifest)
         rebuilt = _rebuild(failed, found.table, target, workshop)
     except (InputError, ToolchainError) as e:
         return replace(nothing, outcome=str(e))
-    return replace(
-        nothing,
-        **found.told(),
-        table=found.table,
-        before=_cost(artifact, workshop.manifest),
-        after=_cost(rebuilt, workshop.manifest),
-    )
-
-
-@dataclass(frozen=True)
-class Found:
-    """What the search came to."""
-
-    cause: str
-    kept: Sequence[str]
-    kept_in: str
-    operations: int
-    trials: int
-    seconds: float
-    outcome: str
-    psnr_after: float | None
-    table: Path | None
-
-    def told(self) -> dict[str, object]:
-        """The fields of a repair that it fills."""
-        return {name: value for name, value in self.__dict__.items() if name != "table"}
+    return replace(found, before=before, after=_cost(rebuilt, workshop.manifest))
 
 
 class Trials:
@@ -145,37 +120,41 @@ class Trials:
         self._reference = read_arrays(result.worst.reference)[self._output]
         self._inputs = inputs_of(result.worst)
         self._began = time.monotonic()
-        self._tried: dict[frozenset[str], tuple[bool, float | None]] = {}
+        self._tried: dict[tuple[str, frozenset[str]], tuple[bool, float | None]] = {}
         self._kept_in = ""
 
-    def search(self) -> Found:
-        """Find the smallest set; raises ToolchainError where the compiler fails."""
+    def search(self, repair: Repair) -> Repair:
+        """Find the smallest set, and fill the repair in; raises ToolchainError where that fails."""
         health = self._health(())
-        where = _cause(health, self._result)
-        operations = [one.operation for one in health]
-        for precision in self._target.keeps[self._artifact.precision]:
-            self._kept_in, self._tried = precision, {}
-            begun = self._begin(operations)
-            if begun is not None:
-                kept = smallest(begun, self._works)
-                return self._found(where, operations, kept, self._table(kept))
-        return self._found(where, operations, (), None)
+        repair = replace(repair, cause=_cause(health, self._result), operations=len(health))
+        outcome = "not even with every operation kept in another precision"
+        try:
+            for precision in self._target.keeps[self._artifact.precision]:
+                self._kept_in = precision
+                begun = self._begin(health)
+                if begun is not None:
+                    return self._found(repair, smallest(begun, self._works))
+        except OutOfTimeError:
+            outcome = f"nothing was found in {self._workshop.budget / 60:g} min"
+        return replace(repair, outcome=outcome, trials=len(self._tried), seconds=self._seconds)
 
-    def _begin(self, operations: Sequence[str]) -> Sequence[str] | None:
+    def _begin(self, health: Sequence[Health]) -> Sequence[str] | None:
         """A set that works, as small as the first NaN tells; None where not even all of them do."""
+        operations = [one.operation for one in health]
         kept: list[str] = []
         for _ in range(ROUNDS):
-            more = [name for name in sick(self._health(kept)) if name not in kept]
+            more = [name for name in sick(health) if name not in kept]
             if not more:
                 break
             kept += more
             if self._works(kept):
                 return kept
+            health = self._health(kept)
         return operations if self._works(operations) else None
 
     def _works(self, kept: Sequence[str]) -> bool:
         """Whether the network passes with these kept; raises OutOfTimeError."""
-        key = frozenset(kept)
+        key = self._kept_in, frozenset(kept)
         if key not in self._tried:
             if time.monotonic() - self._began > self._workshop.budget:
                 raise OutOfTimeError
@@ -216,24 +195,20 @@ class Trials:
             self._target.write_table(dict.fromkeys(kept, self._kept_in), work)
         return QuantizeTable(path.absolute(), sha256_of(path))
 
-    def _table(self, kept: Sequence[str]) -> Path:
-        return self._write(kept).path
-
-    def _found(
-        self, cause: str, operations: Sequence[str], kept: Sequence[str], table: Path | None
-    ) -> Found:
-        tried = self._tried.get(frozenset(kept))
-        return Found(
-            cause=cause,
+    def _found(self, repair: Repair, kept: Sequence[str]) -> Repair:
+        return replace(
+            repair,
             kept=kept,
             kept_in=self._kept_in,
-            operations=len(operations),
             trials=len(self._tried),
-            seconds=time.monotonic() - self._began,
-            outcome="" if table else "not even with every operation kept in another precision",
-            psnr_after=None if tried is None else tried[1],
-            table=table,
+            seconds=self._seconds,
+            psnr_after=self._tried[self._kept_in, frozenset(kept)][1],
+            table=self._write(kept).path,
         )
+
+    @property
+    def _seconds(self) -> float:
+        return time.monotonic() - self._began
 
 
 def _cause(health: Sequence[Health], result: Result) -> str:

@@ -18,22 +18,27 @@ LOCATION = re.compile(
 )
 
 
-def kept_in_half(mlir):
-    """The names of the operations whose second operand is no weight that they multiply by."""
+def named_operations(mlir):
+    """The name, kind, result and operands of every operation, in the order of computation."""
     names, fused = {}, {}
     for place, name, first in LOCATION.findall(mlir):
         if first:
             fused[place] = first
         else:
             names[place] = name
-    operations = OPERATION.findall(mlir)
-    weights = {result for result, kind, _, _ in operations if kind == "top.Weight"}
-    for _, kind, operands, place in operations:
+    for result, kind, operands, place in OPERATION.findall(mlir):
+        yield names.get(fused.get(place, place)), kind, result, operands.split(", ")
+
+
+def kept_in_half(mlir):
+    """The names of the operations whose second operand is no weight that they multiply by."""
+    operations = list(named_operations(mlir))
+    weights = {result for _, kind, result, _ in operations if kind == "top.Weight"}
+    for name, kind, _, operands in operations:
         if kind in ("top.None", "top.Weight"):
             continue
-        second = operands.split(", ")[1:2]
-        if kind not in QUANTISED or not weights.issuperset(second):
-            yield names[fused.get(place, place)]
+        if kind not in QUANTISED or not weights.issuperset(operands[1:2]):
+            yield name
 
 
 if __name__ == "__main__":

@@ -169,9 +169,10 @@ def test_diffusers_names_every_tensor_of_every_family(name: str, tmp_path: Path)
 def test_diffusers_names_every_tensor_of_controlnets(
     small_model: SmallModel, tmp_path: Path
 ) -> None:
+    assert SMALL.unet is not None
     nets = {name: tmp_path / f"{name}.safetensors" for name in ("controlnet", "controlnet_2")}
     for seed, path in enumerate(nets.values()):
-        write_controlnet(path, SMALL, seed=seed)
+        write_controlnet(path, SMALL.unet, seed=seed)
     made = export(
         ExportRequest(small_model.checkpoint, tmp_path / "made", parts=nets, components=tuple(nets))
     )

@@ -16,8 +16,8 @@ from validate.layers.slices import slice_of, unused_inputs
 from validate.references import References
 
 EVERY_MODULE = {"text_encoder": 28, "unet": 621, "vae_encoder": 67, "vae_decoder": 95}
-"""Those of the small model that torch runs. A text encoder's embedding of positions is a constant, and
-no value of the graph."""
+"""Those of the small model that torch runs. A text encoder's embedding of positions is a constant,
+and no value of the graph."""
 
 
 def probes_of(bundle: Bundle, component: str) -> tuple[Probes, TorchReference, OnnxValues]:

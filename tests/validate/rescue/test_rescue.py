@@ -83,8 +83,9 @@ class FakeCompiler(FakeTarget):
         return Skeleton(job, "key", Path("skeleton"), None, 2.5, reused=False, why="")
 
     def bind(
-        self, skeletons: Sequence[Skeleton], weights: object, folder: Path, progress: Progress
+        self, skeletons: object, weights: object, folder: Path, progress: Progress
     ) -> list[Artifact]:
+        assert isinstance(skeletons, list)
         job = skeletons[0].job
         made = make_artifact(folder, job.component, f"rescued by {self._kept(job)}")
         assert job.quantize_table is not None
