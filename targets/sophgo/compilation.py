@@ -113,6 +113,7 @@ def steps(
             [
                 *(toolchain.python, toolchain.script("model_deploy.py"), "--mlir", f"{name}.mlir"),
                 *("--quantize", precision.quantize, "--chip", chip.name, "--model", BMODEL_FILE),
+                *(("--num_core", str(chip.cores)) if chip.cores > 1 else ()),
                 *(("--calibration_table", CALIBRATION_TABLE) if job.calibration else ()),
                 *(("--quantize_table", QUANTIZE_TABLE) if _has_table(job) else ()),
                 *SEARCH[job.effort],
@@ -337,7 +338,7 @@ def _keep_record(
     """Write what the compiler says of its work, and move its logs out of the working folder."""
     try:
         info = toolchain.describe(work / BMODEL_FILE)
-        record = StageRecord.of(job.component, graph, job.precision, work / PROFILE_FILE, info)
+        record = StageRecord.of(job.component, graph, job.precision, work, info)
     except (OSError, ValueError) as e:
         raise ToolchainError(f"{job.label}: the compiler's report cannot be read: {e}") from e
     record.save(folder)

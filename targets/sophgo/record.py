@@ -15,7 +15,9 @@ from targets.sophgo.timeline import Timeline
 
 RECORD_FILE = "skeleton.json"
 PROFILE_FILE = "compiler_profile_0.txt"
-"""As the compiler calls it; kept in a skeleton with gzip."""
+"""As the compiler calls that of the first core; kept in a skeleton with gzip."""
+PROFILES = "compiler_profile_*.txt"
+"""One for each core."""
 
 _RUNTIME = re.compile(r"flops: (\d+), runtime: ([\d.]+)ms")
 _API_END = re.compile(r"API_END total_cycle:(\d+)\|b:(\d+)\|g:(\d+)")
@@ -28,7 +30,8 @@ class CycleModel:
     """The compiler's own estimate of one run, summed over the parts it made of the network.
 
     `runtime_ms` is milliseconds on the chip, `flops` arithmetic operations, `loaded` and `stored`
-    bytes between device memory and local memory, `computes` and `moves` counts of instructions.
+    bytes between device memory and local memory, `computes` and `moves` counts of instructions, all
+    but the first two summed over the cores, too.
     """
 
     runtime_ms: float
@@ -38,6 +41,26 @@ class CycleModel:
     moves: int
     loaded: int
     stored: int
+
+    @classmethod
+    def of_cores(cls, profiles: Sequence[Path]) -> "CycleModel":
+        """Read every core's profile. The run takes as long as the slowest; each states all flops.
+
+        Raises OSError and ValueError.
+        """
+        models = []
+        for profile in profiles:
+            with profile.open(errors="replace") as lines:
+                models.append(cls.parse(lines))
+        return cls(
+            runtime_ms=max(model.runtime_ms for model in models),
+            flops=models[0].flops,
+            cycles=max(model.cycles for model in models),
+            computes=sum(model.computes for model in models),
+            moves=sum(model.moves for model in models),
+            loaded=sum(model.loaded for model in models),
+            stored=sum(model.stored for model in models),
+        )
 
     @classmethod
     def parse(cls, profile: Iterable[str]) -> "CycleModel":
@@ -93,12 +116,14 @@ class StageRecord:
 
     @classmethod
     def of(
-        cls, network: str, graph: StaticGraph, precision: str, profile: Path, info: str
+        cls, network: str, graph: StaticGraph, precision: str, folder: Path, info: str
     ) -> "StageRecord":
-        """Gather the record from the compiler's outputs; raises OSError and ValueError."""
-        with profile.open(errors="replace") as lines:
-            cycle_model = CycleModel.parse(lines)
-        with profile.open(errors="replace") as lines:
+        """Gather the record from the compiler's outputs; raises OSError and ValueError.
+
+        The timeline is that of the first core.
+        """
+        cycle_model = CycleModel.of_cores(sorted(folder.glob(PROFILES)))
+        with (folder / PROFILE_FILE).open(errors="replace") as lines:
             timeline = Timeline.read(lines)
         return cls(
             network,

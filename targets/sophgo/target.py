@@ -66,7 +66,7 @@ class SophgoTarget(Target):
     def __init__(self, name: str = "bm1684x") -> None:
         self._chip = get_chip(name)
         self._toolchain = TpuMlir()
-        self.name = name
+        self.name = self._chip.target
         self.chip = self._chip.name
         self.summary = self._chip.summary
         self.precisions = self._chip.precisions
@@ -160,7 +160,7 @@ class SophgoTarget(Target):
             "effort": job.effort,
             **({} if job.calibration is None else {"calibration": job.calibration.content}),
             **({} if job.quantize_table is None else {"table": job.quantize_table.content}),
-            "chip": self._chip.name,
+            "chip": self._chip.target,
             "batch": str(job.batch),
             "toolchain": f"{self._toolchain.name} {self._toolchain.version}",
             "steps": hashlib.sha256(recipe(self._chip, job).encode()).hexdigest(),

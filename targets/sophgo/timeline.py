@@ -46,8 +46,8 @@ Load and store move data at the edges of a group of layers that work inside loca
 """
 
 INSTRUCTION = re.compile(
-    r"(?P<layer>\w+?)(?:_\d+)?\|\w+\|s:(?P<start>\d+)\|b:\d+\|g:\d+\|e:(?P<end>\d+)\|t:\d+"
-    r"(?P<moves>\|dr:)?"
+    r"(?P<layer>\w+?)(?:_\d+)?\|\w+\|s:(?P<start>\d+)\|b:\d+\|g:\d+(?:\|sd:\d+)?\|e:(?P<end>\d+)"
+    r"\|t:\d+(?P<moves>\|dr:)?"
 )
 _END = re.compile(r"API_END total_cycle:(\d+)")
 _RUNTIME = re.compile(r"flops: \d+, runtime: ([\d.]+)ms")
