@@ -1,9 +1,14 @@
-"""Running a vendor's programs: argument lists, a process group of their own, the full log kept."""
+"""Running a vendor's programs: argument lists, a process group of their own, the full log kept.
+
+Programs may run in several threads; `stopping_children` ends those of all.
+"""
 
 import os
 import re
+import shlex
 import signal
 import subprocess
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -37,6 +42,32 @@ class ChildFailedError(RuntimeError):
         self.line = line
 
 
+class ChildStoppedError(RuntimeError):
+    """A child process was ended by this one; the message says why."""
+
+
+_children: "set[subprocess.Popen[bytes]]" = set()
+_stopping = threading.Event()
+
+
+def check_not_stopped() -> None:
+    """Raise ChildStoppedError while the programs of all threads are being ended."""
+    if _stopping.is_set():
+        raise ChildStoppedError("interrupted")
+
+
+@contextmanager
+def stopping_children() -> Iterator[None]:
+    """End every running program; while the block runs, no thread begins another."""
+    _stopping.set()
+    try:
+        for child in list(_children):
+            end_group(child)
+        yield
+    finally:
+        _stopping.clear()
+
+
 def telling_line(log: str) -> str:
     """The last line of a log that says something: no traceback frames, no repeated commands."""
     # What a dying Python says of its own destructors comes last and explains nothing.
@@ -61,6 +92,7 @@ def own_group(
     Its own group means that Ctrl-C reaches this process alone, which then ends the group: the
     vendor's scripts start further programs that would otherwise go on computing.
     """
+    check_not_stopped()
     child = subprocess.Popen(
         [str(part) for part in argv],
         cwd=cwd,
@@ -70,6 +102,7 @@ def own_group(
         stderr=stderr,
         start_new_session=True,
     )
+    _children.add(child)
     try:
         with child:
             try:
@@ -79,12 +112,40 @@ def own_group(
                 raise
     finally:
         end_group(child)
+        _children.discard(child)
 
 
 def end_group(child: subprocess.Popen[bytes]) -> None:
     """Kill a child of `own_group` and everything it started."""
     with suppress(ProcessLookupError):  # all of it has ended
         os.killpg(child.pid, signal.SIGKILL)
+
+
+WATCH_SECONDS = 0.25
+"""Between two looks at a program: a compiler takes about a gigabyte a second at most."""
+
+
+@contextmanager
+def _watched(
+    child: "subprocess.Popen[bytes]", problem: Callable[[int], str | None] | None
+) -> Iterator[list[str]]:
+    """End a child as soon as `problem` (of its process number) says why; the list holds it then."""
+    reasons: list[str] = []
+    done = threading.Event()
+
+    def watch() -> None:
+        while problem is not None and not reasons and not done.wait(WATCH_SECONDS):
+            if (reason := problem(child.pid)) is not None:
+                reasons.append(reason)
+                end_group(child)
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield reasons
+    finally:
+        done.set()
+        thread.join()
 
 
 def run_logged(
@@ -94,15 +155,21 @@ def run_logged(
     env: Mapping[str, str],
     cwd: Path | None = None,
     on_line: Callable[[str], None] | None = None,
+    problem: Callable[[int], str | None] | None = None,
 ) -> None:
     """Run a program to its end, appending command line and output to `log`.
 
-    `on_line` sees every line of output as it comes. Raises ChildFailedError.
+    `on_line` sees every line of output as it comes. `problem` is asked now and then, with the
+    number of the process, whether it must be ended. Raises ChildFailedError, ChildStoppedError.
     """
     words = [str(part) for part in argv]
     printed: deque[str] = deque(maxlen=400)
-    with log.open("a") as file, own_group(words, env=env, cwd=cwd) as child:
-        file.write(f"$ {' '.join(words)}\n")
+    with (
+        log.open("a") as file,
+        own_group(words, env=env, cwd=cwd) as child,
+        _watched(child, problem) as reasons,
+    ):
+        file.write(f"$ {shlex.join(words)}\n")
         assert child.stdout is not None, "own_group makes it a pipe"
         for raw in child.stdout:
             line = raw.decode(errors="replace")
@@ -110,5 +177,9 @@ def run_logged(
             printed.append(line)
             if on_line is not None:
                 on_line(line)
+        child.wait()
+    if reasons:
+        raise ChildStoppedError(reasons[0])
+    check_not_stopped()
     if child.returncode != 0:
         raise ChildFailedError(words, child.returncode, telling_line("".join(printed)))

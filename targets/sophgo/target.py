@@ -5,6 +5,7 @@ bound to it without the compiler. Where a network cannot be bound, it is compile
 """
 
 import hashlib
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from targets.base import (
     Target,
     Workload,
 )
-from targets.sophgo.binding import bind, stage_record
+from targets.sophgo.binding import bind, content_of, stage_record
 from targets.sophgo.chips import get_chip
 from targets.sophgo.compilation import compile_graph, recipe, unbound
 from targets.sophgo.conformance import check_set
@@ -70,6 +71,7 @@ class SophgoTarget(Target):
         self.chip = self._chip.name
         self.summary = self._chip.summary
         self.precisions = self._chip.precisions
+        self.cannot_run = self._chip.no_emulator
 
     def default_precision(self, component: str) -> str:
         """What the existing deployments use for the component; f16 for what they do not have."""
@@ -187,8 +189,8 @@ class SophgoTarget(Target):
         return bind_cost(works)
 
     def predict_run(self, work: Workload) -> float | None:
-        """Estimated seconds of one run on the emulator."""
-        return predicted_seconds(work)
+        """Estimated seconds of one run on the emulator; infinite where there is none."""
+        return math.inf if self.cannot_run else predicted_seconds(work)
 
     def predict_interpretation(self, work: Workload) -> tuple[Cost, float] | None:
         """See `targets.sophgo.cost`."""
@@ -236,6 +238,7 @@ class SophgoTarget(Target):
                 predicted_ms=skeleton.predicted_ms,
                 estimate=skeleton.estimate,
                 quantize_table=skeleton.job.table_content,
+                content=content_of(skeleton, weights),
             )
             for skeleton in skeletons
         ]
