@@ -26,9 +26,12 @@ _NOISE = re.compile(
     | Stack\ dump | \d+\.\s+Program\ arguments | PLEASE\ submit | Aborted | Segmentation
     | RuntimeError:\ \[!Error\]   # the vendor's wrapper repeating its command line
     | \[(Failed|Running|Success)\]
+    | \[[ \#=>]*\]           # a progress bar
     """,
     re.VERBOSE,
 )
+_TELLS = re.compile(r"assert info|\berror:|unreachable executed", re.IGNORECASE)
+"""In a line that says what went wrong; what follows it may be of the operation at hand."""
 
 
 class ChildFailedError(RuntimeError):
@@ -69,12 +72,16 @@ def stopping_children() -> Iterator[None]:
 
 
 def telling_line(log: str) -> str:
-    """The last line of a log that says something: no traceback frames, no repeated commands."""
+    """The last line of a log that names an error, else the last that says something.
+
+    That is no frame of a traceback, no repeated command.
+    """
     # What a dying Python says of its own destructors comes last and explains nothing.
     log = log.partition("Exception ignored in")[0] or log
     lines = [line for line in log.splitlines() if line.strip()]
     telling = [line for line in lines if not _NOISE.match(line)]
-    return (telling or lines or ["it printed nothing"])[-1].strip()
+    errors = [line for line in telling if _TELLS.search(line)]
+    return (errors or telling or lines or ["it printed nothing"])[-1].strip()
 
 
 @contextmanager
@@ -165,7 +172,7 @@ def run_logged(
     words = [str(part) for part in argv]
     printed: deque[str] = deque(maxlen=400)
     with (
-        log.open("a") as file,
+        log.open("a", buffering=1) as file,  # a line at a time, for whoever reads along
         own_group(words, env=env, cwd=cwd) as child,
         _watched(child, problem) as reasons,
     ):

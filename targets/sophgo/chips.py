@@ -5,6 +5,7 @@ for a number of cores: `bm1688` runs on one, `bm1688-2core` on two. Without a nu
 everywhere: the compiler's own default, and the only form that leaves the other cores to others.
 """
 
+import shutil
 from dataclasses import dataclass, replace
 
 from converter.errors import InputError
@@ -53,6 +54,10 @@ class Chip:
     def target(self) -> str:
         """As typed after --target."""
         return self.name if self.cores == 1 else f"{self.name}-{self.cores}core"
+
+    def missing(self) -> list[str]:
+        """The programs of `needs` that are not here."""
+        return [name for name in self.needs if shutil.which(name) is None]
 
     @property
     def summary(self) -> str:
@@ -104,7 +109,13 @@ CHIPS = {
 
 
 REFUSED = {
-    "bm1684": "tpu-mlir 1.30.2 makes no code for it",
+    "bm1684": "it computes in int8 and f32, and tpu-mlir 1.30.2 lowers no half precision for it",
+    "cv183x": "tpu-mlir 1.30.2 cannot lower a UNet for it (UNREACHABLE in TopToTpuPass)",
+    "cv181x": "tpu-mlir 1.30.2 cannot lower a UNet for it (UNREACHABLE in TopToTpuPass)",
+    "cv184x": "tpu-mlir 1.30.2 predicts 68.6 seconds for one run of SD1.5's UNet on it",
+    "sg2262": "tpu-mlir 1.30.2 builds no attention for it, and there is no emulator",
+    "sg2380": "tpu-mlir 1.30.2 crashes on a UNet for it",
+    "sgtpuv8": "tpu-mlir 1.30.2 needs more than 22 GB of memory for SD1.5's UNet on it",
 }
 """Sophgo's other chips: why no target is made for them."""
 

@@ -57,11 +57,23 @@ def prove(toolchain: TpuMlir, progress: Progress) -> list[Proof]:
     proofs = list(_started_programs(toolchain))
     if not all(proof.works for proof in proofs):
         return proofs  # nothing can be compiled with a program that does not start
-    trials = [(c, p) for c in CHIPS.values() for p in TOLERANCES if p in c.precisions]
+    trials = list(_trials())
     for done, (chip, precision) in enumerate(trials, start=1):
         proofs.append(_try(toolchain, chip, precision))
         progress(Event(stage, done / len(trials)))
     return proofs
+
+
+def _trials() -> Iterator[tuple[Chip, str]]:
+    """Every precision of every chip that can be emulated; of several cores, f16 on the most."""
+    for chip in CHIPS.values():
+        if chip.no_emulator is None:
+            most = max(other.cores for other in CHIPS.values() if other.name == chip.name)
+            for precision in TOLERANCES:
+                if precision in chip.precisions and (
+                    chip.cores == 1 or (chip.cores, precision) == (most, "f16")
+                ):
+                    yield chip, precision
 
 
 def _started_programs(toolchain: TpuMlir) -> Iterator[Proof]:

@@ -30,8 +30,8 @@ class CycleModel:
     """The compiler's own estimate of one run, summed over the parts it made of the network.
 
     `runtime_ms` is milliseconds on the chip, `flops` arithmetic operations, `loaded` and `stored`
-    bytes between device memory and local memory, `computes` and `moves` counts of instructions, all
-    but the first two summed over the cores, too.
+    bytes between device memory and local memory, all of every core. `computes` and `moves` are
+    counts of instructions of the first core.
     """
 
     runtime_ms: float
@@ -44,20 +44,18 @@ class CycleModel:
 
     @classmethod
     def of_cores(cls, profiles: Sequence[Path]) -> "CycleModel":
-        """Read every core's profile. The run takes as long as the slowest; each states all flops.
+        """Read every core's profile, raises OSError and ValueError.
 
-        Raises OSError and ValueError.
+        The run takes as long as the slowest core; each profile states the operations of all.
         """
         models = []
         for profile in profiles:
             with profile.open(errors="replace") as lines:
                 models.append(cls.parse(lines))
-        return cls(
+        return replace(
+            models[0],
             runtime_ms=max(model.runtime_ms for model in models),
-            flops=models[0].flops,
             cycles=max(model.cycles for model in models),
-            computes=sum(model.computes for model in models),
-            moves=sum(model.moves for model in models),
             loaded=sum(model.loaded for model in models),
             stored=sum(model.stored for model in models),
         )
@@ -122,9 +120,9 @@ class StageRecord:
 
         The timeline is that of the first core.
         """
-        cycle_model = CycleModel.of_cores(sorted(folder.glob(PROFILES)))
         with (folder / PROFILE_FILE).open(errors="replace") as lines:
             timeline = Timeline.read(lines)
+        cycle_model = CycleModel.of_cores(sorted(folder.glob(PROFILES)))
         return cls(
             network,
             graph.inputs,

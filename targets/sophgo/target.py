@@ -24,6 +24,7 @@ from targets.base import (
     Runner,
     Skeleton,
     Target,
+    ToolchainError,
     Workload,
 )
 from targets.sophgo.binding import bind, content_of, stage_record
@@ -89,8 +90,14 @@ class SophgoTarget(Target):
         return PRECISIONS[precision].calibrated or "INT8" in modes
 
     def check_ready(self) -> None:
-        """Raise ToolchainError, with the command to run, when tpu-mlir is not installed."""
+        """Raise ToolchainError, with the command to run, when it cannot be compiled here."""
         self._toolchain.check_ready()
+        if missing := self._chip.missing():
+            raise ToolchainError(
+                f"tpu-mlir builds kernels for {self.chip} while it compiles and needs "
+                f"{', '.join(missing)} for that: install them (Debian, Ubuntu: 'apt install cmake "
+                "make gcc g++')"
+            )
 
     def compile(self, job: CompileJob, weights: WeightSource, progress: Progress) -> Skeleton:
         """Compile one job, or find its skeleton in the cache. Raises ToolchainError."""
@@ -245,7 +252,7 @@ class SophgoTarget(Target):
 
     def open(self, artifact: Artifact, folder: Path) -> Runner:
         """Load the artifact's stage on the chip emulator. Raises ToolchainError."""
-        self.check_ready()
+        self._toolchain.check_ready()
         packed = folder / artifact.path
         record = stage_record(packed, artifact.key)
         return EmulatorRunner(self._toolchain, self._chip, packed, record)

@@ -13,7 +13,10 @@ from converter.errors import InputError
 from converter.progress import Event, silent
 from converter.sizes import Size
 from targets.base import DeviceMemory, ToolchainError
-from targets.sophgo.chips import CHIPS
+from targets import machine
+from targets.machine import Machine
+from targets.registry import get_target
+from targets.sophgo.chips import CHIPS, REFUSED
 from targets.sophgo.compilation import BMODEL_FILE, recipe, steps
 from targets.sophgo.target import SophgoTarget
 from targets.sophgo.toolchain import TpuMlir
@@ -150,6 +153,65 @@ def test_what_the_system_killed_is_said_to_need_memory(
     with pytest.raises(ToolchainError, match="was killed, most likely for want of memory"):
         target.compile(job(tmp_path, Size(64, 64), name="large"), weights, silent)
     assert not (tmp_path / "home" / "cache" / "failures").exists()
+
+
+def test_what_outgrows_the_machine_is_stopped_first(
+    target: SophgoTarget, weights: Weights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rooms = iter([10**10] * 2)  # enough before it begins
+    monkeypatch.setattr(Machine, "here", classmethod(lambda cls: cls(next(rooms, 10**8), 2)))
+    monkeypatch.setattr(machine, "memory_below", lambda process: 9 * 10**9)
+    said = (
+        r"importing the graph was stopped before the memory of this machine was used up: it holds "
+        r"9\.0 GB where 0\.4 GB were predicted, and 0\.1 GB are left: end other programs"
+    )
+    with pytest.raises(ToolchainError, match=said):
+        target.compile(job(tmp_path, Size(64, 64), name="endless"), weights, silent)
+    assert list((tmp_path / "home" / "cache" / "skeletons").iterdir()) == []
+
+
+def test_a_bmodel_is_made_for_the_cores_of_its_target(
+    fake_tpu_mlir: TpuMlir, weights: Weights, tmp_path: Path
+) -> None:
+    one, two = SophgoTarget("bm1688"), SophgoTarget("bm1688-2core")
+    assert (two.name, two.chip) == ("bm1688-2core", "bm1688")
+    mine = job(tmp_path, Size(64, 64))
+    skeletons = [target.compile(mine, weights, silent) for target in (one, two)]
+    assert skeletons[0].key != skeletons[1].key
+    logs = [(skeleton.path / "compile.log").read_text() for skeleton in skeletons]
+    assert ["--num_core 2" in log for log in logs] == [False, True]
+    assert all("--chip bm1688 " in log for log in logs)
+    (artifact,) = two.bind(skeletons[1:], weights, tmp_path, silent)
+    assert (artifact.target, artifact.chip) == ("bm1688-2core", "bm1688")
+    assert artifact.path == "bm1688-2core/unet_multisize.bmodel"
+
+
+def test_what_has_no_emulator_says_why(
+    fake_tpu_mlir: TpuMlir, weights: Weights, tmp_path: Path
+) -> None:
+    target = SophgoTarget("bm1690e-4core")
+    assert target.cannot_run is not None
+    skeleton = target.compile(job(tmp_path, Size(64, 64)), weights, silent)
+    (artifact,) = target.bind([skeleton], weights, tmp_path, silent)
+    with pytest.raises(ToolchainError, match="never ends for BM1690E on several cores"):
+        target.open(artifact, tmp_path)
+
+
+def test_what_the_compiler_calls_besides_must_be_there(
+    fake_tpu_mlir: TpuMlir, weights: Weights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ToolchainError, match=r"needs cmake, make, cc, c\+\+ .* 'apt install cmake"):
+        SophgoTarget("bm1690").compile(job(tmp_path, Size(64, 64)), weights, silent)
+
+
+@pytest.mark.parametrize("chip", REFUSED)
+def test_sophgos_other_chips_are_refused_with_the_reason(chip: str) -> None:
+    with pytest.raises(InputError) as error:
+        get_target(chip)
+    said = str(error.value)
+    assert said.startswith(f"{chip}: {REFUSED[chip]}: choose one of ")
+    assert "bm1688-2core" in said
 
 
 def test_a_lowered_network_with_other_ports_is_not_run(

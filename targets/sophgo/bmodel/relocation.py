@@ -35,6 +35,12 @@ from targets.sophgo.bmodel.schema import (
 )
 
 
+_MODES = (0, 2)
+"""Address modes: all addresses are final; or those of inputs and outputs are distances from where
+the runtime puts them, as those of weights and other memory are on chips with address tags (on
+which nothing lies behind the weights)."""
+
+
 @dataclass(frozen=True)
 class Located:
     """A bmodel of one size, with or without its weights, and a name for the bytes at each location.
@@ -132,7 +138,7 @@ def _movable(bmodel: Bmodel) -> tuple[NetParameter, CoeffMem]:
         reason = "one stage with weights was expected"
     elif not _tiled(memory.location, bmodel.weights[0].size):
         reason = "it does not say where each of its weights lies"
-    elif found[0].is_dynamic or found[0].io_size or bmodel.model.net[0].addr_mode:
+    elif found[0].is_dynamic or found[0].io_size or bmodel.model.net[0].addr_mode not in _MODES:
         reason = "its memory is laid out while it runs"
     elif any(core.hau_commands or core.cdma_commands for core in _cores(found[0])):
         reason = "it has commands of other engines than compute and DMA"
