@@ -82,7 +82,8 @@ def compile_(
     from targets.compile import CompileRequest, compile_bundle, parse_precisions, parse_tables
 
     if add_sizes is not None:
-        others = sizes, precision, calibration, quantize_table, batch, components, family
+        others = [sizes, precision, calibration, quantize_table, batch, components, family]
+        others.append(effort != "normal")
         request = _larger(output, add_sizes, target, bundle, others)
     else:
         folder = _bundle_folder(bundle)

@@ -89,9 +89,7 @@ BM1684X2 = Chip(
     precisions=NO_F32,  # its code generator fails
 )
 BM1690 = Chip("bm1690", "Sophgo BM1690", Emulator("libtpuv7_emulator.so", None), needs=JIT)
-BM1690E = Chip(
-    "bm1690e", "Sophgo BM1690E", Emulator("libtpuv7.1_emulator.so", None, 4), needs=JIT
-)
+BM1690E = Chip("bm1690e", "Sophgo BM1690E", Emulator("libtpuv7.1_emulator.so", None, 4), needs=JIT)
 
 CHIPS = {
     chip.target: chip

@@ -5,6 +5,7 @@ each weight belongs. Where that cannot be learned, `UNBOUND_FILE` says why.
 """
 
 import gzip
+import shlex
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -34,7 +35,7 @@ from targets.sophgo.graphs import StaticGraph
 from targets.sophgo.packing import learning, placeholders
 from targets.sophgo.precisions import PRECISIONS
 from targets.sophgo.record import PROFILE_FILE, StageRecord
-from targets.sophgo.repro import keep_repro
+from targets.sophgo.repro import KERNELS, keep_repro
 from targets.sophgo.toolchain import TpuMlir
 from targets.turns import memory_for
 
@@ -278,7 +279,7 @@ def _run(
                 run_logged(
                     step.argv,
                     work / LOG_FILE,
-                    env={**toolchain.env(), "PPL_CACHE_PATH": f"{work / 'kernels'}/"},
+                    env={**toolchain.env(), KERNELS: f"{work / 'kernels'}/"},
                     cwd=work,
                     on_line=_milestones(step, start, stage, progress),
                     problem=partial(outgrown, predicted=memory),
@@ -294,10 +295,10 @@ def _run(
                         f"{job.label} for {chip.target}: {step.name} was killed, most likely for "
                         f"want of memory (about {memory / 1e9:.1f} GB are needed): {LARGER}"
                     ) from e
-                repro = keep_repro(toolchain, job, [step.argv for step in plan], work)
+                repro = keep_repro(toolchain, chip, job, [step.argv for step in plan], work)
                 raise ToolchainError(
-                    f"{job.label} for {chip.target}: {step.name} failed: {e.line}; "
-                    f"everything to reproduce it is in {repro}"
+                    f"{job.label} for {chip.target}: {step.name} failed: {e.line}; graph, log and "
+                    f"versions are kept, '{shlex.join(['sh', str(repro)])}' does it again"
                 ) from e
             _discard(work, step.obsolete)
             progress(Event(stage, step.until))

@@ -29,7 +29,7 @@ from targets.base import (
 )
 from targets.sophgo.binding import bind, content_of, stage_record
 from targets.sophgo.chips import get_chip
-from targets.sophgo.compilation import compile_graph, recipe, unbound
+from targets.sophgo.compilation import LOG_FILE, compile_graph, recipe, unbound
 from targets.sophgo.conformance import check_set
 from targets.sophgo.cost import (
     INTERPRETED_PER_SECOND,
@@ -123,6 +123,7 @@ class SophgoTarget(Target):
         record = StageRecord.load(made.path).with_timeline(made.path)
         predicted_ms = record.cycle_model.runtime_ms
         note = f"{job.label}: {predicted_ms:.4g} ms on {self.name} by the compiler; {made.why}"
+        note += "" if made.reused else f"; log: {made.path / LOG_FILE}"
         progress(Event(f"compile {job.label}", 1.0, note))
         return Skeleton(
             job,

@@ -139,7 +139,9 @@ def test_a_size_is_added_without_packing_a_weight(
     assert both[0].blake3 != before.blake3
     assert both[0].computes == before.computes != both[1].computes
     fresh = target.bind(skeletons, weights, tmp_path / "fresh", silent)
-    assert (tmp_path / both[0].path).read_bytes() == (tmp_path / "fresh" / fresh[0].path).read_bytes()
+    assert (tmp_path / both[0].path).read_bytes() == (
+        tmp_path / "fresh" / fresh[0].path
+    ).read_bytes()
     (again,) = target.bind(skeletons[:1], weights, tmp_path, silent)
     assert weights.was_read == ["kernel", "bias"]  # by the fresh one
     assert (tmp_path / again.path).read_bytes() == old

@@ -1,6 +1,8 @@
 """The Sophgo target around a fake compiler: the cache of skeletons, failures, refusals."""
 
 import json
+import shlex
+import subprocess
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -12,8 +14,8 @@ import pytest
 from converter.errors import InputError
 from converter.progress import Event, silent
 from converter.sizes import Size
-from targets.base import DeviceMemory, ToolchainError
 from targets import machine
+from targets.base import DeviceMemory, ToolchainError
 from targets.machine import Machine
 from targets.registry import get_target
 from targets.sophgo.chips import CHIPS, REFUSED
@@ -120,8 +122,13 @@ def test_a_failure_leaves_a_repro_folder_and_no_skeleton(
     assert said.startswith("unet 64x64 f16 for bm1684x: importing the graph failed: RuntimeError: ")
     assert "Op not support:{'IsNaN'}" in said
     assert "\n" not in said
-    repro = Path(said.rpartition(" ")[2])
+    command = said.rpartition("kept, '")[2].removesuffix("' does it again")
+    again = subprocess.run(shlex.split(command), capture_output=True, text=True, check=False)
+    assert again.returncode == 1
+    assert "RuntimeError: Op not support:{'IsNaN'}" in again.stderr
+    repro = Path(shlex.split(command)[1]).parent
     assert repro.parent == tmp_path / "home" / "cache" / "failures"
+    assert repro.name.startswith("bm1684x-unet-64x64-f16-")
     wanted = {"unet.onnx", "importer.py", "tape.py", "compile.log", "repro.sh", "versions.json"}
     assert wanted <= {file.name for file in repro.iterdir()}
     script = (repro / "repro.sh").read_text()
@@ -160,9 +167,9 @@ def test_what_outgrows_the_machine_is_stopped_first(
 ) -> None:
     rooms = iter([10**10] * 2)  # enough before it begins
     monkeypatch.setattr(Machine, "here", classmethod(lambda cls: cls(next(rooms, 10**8), 2)))
-    monkeypatch.setattr(machine, "memory_below", lambda process: 9 * 10**9)
+    monkeypatch.setattr(machine, "memory_below", lambda _: 9 * 10**9)
     said = (
-        r"importing the graph was stopped before the memory of this machine was used up: it holds "
+        r"was stopped before the memory of this machine was used up: it holds "
         r"9\.0 GB where 0\.4 GB were predicted, and 0\.1 GB are left: end other programs"
     )
     with pytest.raises(ToolchainError, match=said):

@@ -1,4 +1,4 @@
-"""Compilations beside each other: memory that jobs keep for themselves, programs that outgrow it."""
+"""Compilations beside each other: memory kept for jobs, programs that outgrow what they have."""
 
 import os
 import subprocess
@@ -47,7 +47,7 @@ def test_a_job_waits_until_another_has_given_back_its_memory(have: Have) -> None
     order: list[str] = []
 
     def second() -> None:
-        with memory_for(5 * GB, "for two", lambda note: order.append(note)):
+        with memory_for(5 * GB, "for two", order.append):
             order.append("two")
 
     with memory_for(6 * GB, "for one", no_wait):
@@ -70,7 +70,7 @@ def test_what_a_job_holds_already_is_not_counted_twice(
 ) -> None:
     with memory_for(6 * GB, "for one", no_wait):
         have(4 * GB)  # the job has taken its own
-        monkeypatch.setattr(turns, "memory_below", lambda process: 6 * GB)
+        monkeypatch.setattr(turns, "memory_below", lambda _: 6 * GB)
         with memory_for(4 * GB, "for two", no_wait):
             pass
 

@@ -34,7 +34,6 @@ from targets.sophgo.bmodel.schema import (
     Tensor,
 )
 
-
 _MODES = (0, 2)
 """Address modes: all addresses are final; or those of inputs and outputs are distances from where
 the runtime puts them, as those of weights and other memory are on chips with address tags (on

@@ -153,9 +153,7 @@ class Emulator:
         read, written = self._tensors(inputs), self._tensors(outputs)
         for array, tensor in zip(inputs, read, strict=True):
             self._call(self.runtime.tpuRtMemcpyS2D, tensor.data, array.ctypes.data, array.nbytes)
-        self._call(
-            self.networks.tpuRtLaunchNet, self.handle, read, written, self.name, self.stream
-        )
+        self._call(self.networks.tpuRtLaunchNet, self.handle, read, written, self.name, self.stream)
         # Whatever its name says, it does not wait.
         self._call(self.runtime.tpuRtStreamSynchronize, self.stream)
         for array, tensor in zip(outputs, written, strict=True):

@@ -75,7 +75,8 @@ def small_bmodel(
     shape = (Shape((1, 4, 8, width)),)
     inputs = (Tensor("sample", device_addr=address, shape=shape),)
     outputs = (Tensor("noise", device_addr=address + 4096, shape=shape),)
-    groups, cores = (group,), ()
+    groups: tuple[CmdGroup, ...] = (group,)
+    cores: tuple[CoreCommands, ...] = ()
     if chip == "BM1690":
         groups, cores = (), (CoreCommands((group,), (at["sdma"],)),) * 2
     stage = NetParameter(
