@@ -18,6 +18,29 @@ if TYPE_CHECKING:
     from targets.manifest import Manifest
 
 
+Sizes = Annotated[
+    str | None,
+    typer.Option(
+        help="Picture sizes WIDTHxHEIGHT, comma-separated; -s W H [W H ...] does the same; left "
+        "out: what the profile's own tools make."
+    ),
+]
+AddedSizes = Annotated[
+    str | None,
+    typer.Option(
+        help="Sizes to add to what the folder holds, made as it was made: needs -o, and --target "
+        "where it holds several."
+    ),
+]
+QuantizeTables = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="COMPONENT=FILE",
+        help="Precision of single operations: lines of name and mode; may be repeated.",
+    ),
+]
+
+
 def compile_(
     bundle: Annotated[
         Path | None, typer.Option("-n", "--bundle", help="Folder made by 'sdconv export'.")
@@ -28,20 +51,8 @@ def compile_(
             "--target", "-t", help="See 'sdconv targets'; left out: what the profile's hosts run."
         ),
     ] = None,
-    sizes: Annotated[
-        str | None,
-        typer.Option(
-            help="Picture sizes WIDTHxHEIGHT, comma-separated; -s W H [W H ...] does the same; "
-            "left out: what the profile's own tools make."
-        ),
-    ] = None,
-    add_sizes: Annotated[
-        str | None,
-        typer.Option(
-            help="Sizes to add to what the folder holds, made as it was made: needs -o, and "
-            "--target where it holds several."
-        ),
-    ] = None,
+    sizes: Sizes = None,
+    add_sizes: AddedSizes = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the artifacts.")] = Path(
         "artifacts"
     ),
@@ -52,13 +63,7 @@ def compile_(
         Path | None,
         typer.Option(help="What INT8 takes its ranges from: folder of 'sdconv calibrate'."),
     ] = None,
-    quantize_table: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="COMPONENT=FILE",
-            help="Precision of single operations: lines of name and mode; may be repeated.",
-        ),
-    ] = None,
+    quantize_table: QuantizeTables = None,
     batch: Annotated[int | None, typer.Option("-b", "--batch", help="UNet batch.")] = None,
     components: Annotated[
         str | None, typer.Option(help="Compile only these, comma-separated.")
@@ -82,9 +87,8 @@ def compile_(
     from targets.compile import CompileRequest, compile_bundle, parse_precisions, parse_tables
 
     if add_sizes is not None:
-        others = [sizes, precision, calibration, quantize_table, batch, components, family]
-        others.append(effort != "normal")
-        request = _larger(output, add_sizes, target, bundle, others)
+        others = (sizes, precision, calibration, quantize_table, batch, components, family)
+        request = _larger(output, add_sizes, target, bundle, (*others, effort != "normal"))
     else:
         folder = _bundle_folder(bundle)
         target, parsed = _defaults(folder, target, sizes, family)

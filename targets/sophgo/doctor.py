@@ -65,15 +65,14 @@ def prove(toolchain: TpuMlir, progress: Progress) -> list[Proof]:
 
 
 def _trials() -> Iterator[tuple[Chip, str]]:
-    """Every precision of every chip that can be emulated; of several cores, f16 on the most."""
-    for chip in CHIPS.values():
-        if chip.no_emulator is None:
-            most = max(other.cores for other in CHIPS.values() if other.name == chip.name)
-            for precision in TOLERANCES:
-                if precision in chip.precisions and (
-                    chip.cores == 1 or (chip.cores, precision) == (most, "f16")
-                ):
-                    yield chip, precision
+    """Every precision of every chip, and f16 on the most cores that can be emulated."""
+    emulated = [chip for chip in CHIPS.values() if chip.no_emulator is None]
+    most = {chip.name: chip.cores for chip in emulated}
+    for chip in emulated:
+        for precision in TOLERANCES:
+            once = chip.cores == 1 or (chip.cores, precision) == (most[chip.name], "f16")
+            if once and precision in chip.precisions:
+                yield chip, precision
 
 
 def _started_programs(toolchain: TpuMlir) -> Iterator[Proof]:
@@ -97,7 +96,7 @@ def _started_programs(toolchain: TpuMlir) -> Iterator[Proof]:
 
 
 def _try(toolchain: TpuMlir, chip: Chip, precision: str) -> Proof:
-    what = f"convolution and matrix product on the {chip.name} emulator, {precision}"
+    what = f"convolution and matrix product on the {chip.target} emulator, {precision}"
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         graph, weights, expected, picture = _micro_model(folder)

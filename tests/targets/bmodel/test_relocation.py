@@ -221,16 +221,24 @@ def test_an_address_between_the_weights_is_refused() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("component", ["vae_encoder", "vae_decoder"])
+@pytest.mark.parametrize(
+    ("component", "target"),
+    [
+        ("vae_encoder", "bm1684x"),
+        ("vae_decoder", "bm1684x"),
+        ("vae_decoder", "bm1688-2core"),
+    ],
+)
 def test_the_vendors_shared_file_byte_for_byte(
     component: str,
-    two_sizes: Callable[[str], list[Path]],
+    target: str,
+    two_sizes: Callable[..., list[Path]],
     model_tool: Callable[..., str],
     fill: Fill,
     tmp_path: Path,
 ) -> None:
     """The decoder's two sizes pack three tensors otherwise, the encoder's none."""
-    paths = two_sizes(component)
+    paths = two_sizes(component, target)
     model_tool("--combine_coeff", *paths, "-o", tmp_path / "theirs.bmodel")
     ours = share(paths, fill, tmp_path).path.read_bytes()
     theirs = (tmp_path / "theirs.bmodel").read_bytes()
