@@ -44,7 +44,7 @@ class CycleModel:
 
     @classmethod
     def of_cores(cls, profiles: Sequence[Path]) -> "CycleModel":
-        """Read every core's profile, raises OSError and ValueError.
+        """Read every core's profile. Raises OSError and ValueError.
 
         The run takes as long as the slowest core; each profile states the operations of all.
         """
@@ -101,7 +101,8 @@ def device_memory(info: str) -> DeviceMemory:
 class StageRecord:
     """One compiled network: what it is called, takes and gives, costs and needs.
 
-    `timeline` is None in records of earlier versions.
+    `timeline` is None in records of earlier versions. `cores` is how many the compiler uses, which
+    may be fewer than it was given.
     """
 
     network: str
@@ -111,6 +112,7 @@ class StageRecord:
     cycle_model: CycleModel
     device_memory: DeviceMemory
     timeline: Timeline | None = None
+    cores: int = 1
 
     @classmethod
     def of(
@@ -122,15 +124,16 @@ class StageRecord:
         """
         with (folder / PROFILE_FILE).open(errors="replace") as lines:
             timeline = Timeline.read(lines)
-        cycle_model = CycleModel.of_cores(sorted(folder.glob(PROFILES)))
+        profiles = sorted(folder.glob(PROFILES))
         return cls(
             network,
             graph.inputs,
             graph.outputs,
             precision,
-            cycle_model,
+            CycleModel.of_cores(profiles),
             device_memory(info),
             timeline,
+            len(profiles),
         )
 
     @property
@@ -163,6 +166,7 @@ class StageRecord:
             cycle_model=CycleModel(**data["cycle_model"]),
             device_memory=DeviceMemory(**data["device_memory"]),
             timeline=None if timeline is None else Timeline.from_json(timeline),
+            cores=data.get("cores", 1),
         )
 
     def save(self, folder: Path) -> None:

@@ -123,6 +123,8 @@ class SophgoTarget(Target):
         record = StageRecord.load(made.path).with_timeline(made.path)
         predicted_ms = record.cycle_model.runtime_ms
         note = f"{job.label}: {predicted_ms:.4g} ms on {self.name} by the compiler; {made.why}"
+        if record.cores < self._chip.cores:
+            note += f"; of {self._chip.cores} cores it uses {record.cores}"
         note += "" if made.reused else f"; log: {made.path / LOG_FILE}"
         progress(Event(f"compile {job.label}", 1.0, note))
         return Skeleton(
