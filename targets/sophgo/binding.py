@@ -112,8 +112,8 @@ def _write(
     skeletons: Sequence[Skeleton],
     weights: WeightSource,
     path: Path,
-    before: "Contents | None",
-    now: "Contents",
+    before: Contents | None,
+    now: Contents,
     progress: Progress,
 ) -> None:
     """Write the file, with what lies at `path` of its weights if that is a file of `before`."""
@@ -148,7 +148,7 @@ def _places(
 
 
 @contextmanager
-def _opened(path: Path, before: "Contents | None", kept: frozenset[str]) -> Iterator[Held]:
+def _opened(path: Path, before: Contents | None, kept: frozenset[str]) -> Iterator[Held]:
     """The file at `path` and what it holds of the `kept` weights, as far as that is known here.
 
     Its skeletons must be in the cache still, and what is planned of them its first bytes.

@@ -184,7 +184,8 @@ def test_a_bmodel_is_made_for_the_cores_of_its_target(
     assert (two.name, two.chip) == ("bm1688-2core", "bm1688")
     mine, events = job(tmp_path, Size(64, 64)), list[Event]()
     skeletons = [target.compile(mine, weights, events.append) for target in (one, two)]
-    assert ["of 2 cores it uses 1" in e.note for e in events if " ms on " in e.note] == [False, True]
+    told = [event.note for event in events if " ms on " in event.note]
+    assert ["of 2 cores it uses 1" in note for note in told] == [False, True]
     assert skeletons[0].key != skeletons[1].key
     logs = [(skeleton.path / "compile.log").read_text() for skeleton in skeletons]
     assert ["--num_core 2" in log for log in logs] == [False, True]
