@@ -124,8 +124,8 @@ class Cache:
             shutil.rmtree(work, ignore_errors=True)
 
     def entries(self) -> "list[Entry]":
-        """All there are, by label."""
-        found = [read_entry(path.parent) for path in self.folder.glob(f"*/{ENTRY_FILE}")]
+        """All there are, by label; not those that are being made."""
+        found = [read_entry(path.parent) for path in self.folder.glob(f"[!.]*/{ENTRY_FILE}")]
         return sorted(found, key=lambda entry: (entry.label, entry.path.name))
 
     def _what_changed(self, label: str, inputs: Mapping[str, str]) -> str:

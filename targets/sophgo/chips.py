@@ -107,7 +107,7 @@ CHIPS = {
 
 
 REFUSED = {
-    "bm1684": "it computes in int8 and f32, and tpu-mlir 1.30.2 lowers no half precision for it",
+    "bm1684": "tpu-mlir 1.30.2 lowers no half precision for it, and in f32 predicts no latency",
     "cv183x": "tpu-mlir 1.30.2 cannot lower a UNet for it (UNREACHABLE in TopToTpuPass)",
     "cv181x": "tpu-mlir 1.30.2 cannot lower a UNet for it (UNREACHABLE in TopToTpuPass)",
     "cv184x": "tpu-mlir 1.30.2 predicts 68.6 seconds for one run of SD1.5's UNet on it",
