@@ -46,7 +46,7 @@ class ChildFailedError(RuntimeError):
 
 
 class ChildStoppedError(RuntimeError):
-    """A child process was ended by this one; the message says why."""
+    """A child process was ended because of a problem, which the message is."""
 
 
 _children: "set[subprocess.Popen[bytes]]" = set()
@@ -54,9 +54,9 @@ _stopping = threading.Event()
 
 
 def check_not_stopped() -> None:
-    """Raise ChildStoppedError while the programs of all threads are being ended."""
+    """Raise KeyboardInterrupt, in any thread, while the programs of all are being ended."""
     if _stopping.is_set():
-        raise ChildStoppedError("interrupted")
+        raise KeyboardInterrupt
 
 
 @contextmanager
@@ -129,7 +129,7 @@ def end_group(child: subprocess.Popen[bytes]) -> None:
 
 
 WATCH_SECONDS = 0.25
-"""Between two looks at a program: a compiler takes about a gigabyte a second at most."""
+"""Between two looks at a program."""
 
 
 @contextmanager
@@ -167,7 +167,8 @@ def run_logged(
     """Run a program to its end, appending command line and output to `log`.
 
     `on_line` sees every line of output as it comes. `problem` is asked now and then, with the
-    number of the process, whether it must be ended. Raises ChildFailedError, ChildStoppedError.
+    number of the process, whether it must be ended. Raises ChildFailedError, and ChildStoppedError
+    for a problem.
     """
     words = [str(part) for part in argv]
     printed: deque[str] = deque(maxlen=400)
