@@ -15,6 +15,47 @@ if TYPE_CHECKING:
     from validate.validate import ValidateRequest
 
 
+EmulatorBudget = Annotated[
+    float, typer.Option(min=0, help="Minutes on a chip's emulator for one artifact or picture.")
+]
+Levels = Annotated[
+    str | None,
+    typer.Option(
+        "--level",
+        help="Only these, comma-separated: export, component, layer, trajectory, picture.  "
+        "[default: export, component, and with --prompt trajectory and picture]",
+    ),
+]
+Prompts = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--prompt",
+        help="Also draw this with every target, and compare step by step and as pictures; "
+        "may be repeated.",
+    ),
+]
+RecogniserFile = Annotated[
+    Path | None,
+    typer.Option(help="Python file whose function says whether a picture shows the prompt."),
+]
+Rescue = Annotated[
+    bool,
+    typer.Option(
+        "--rescue",
+        help="Compile what fails again, keeping as few operations as possible in a higher "
+        "precision.",
+    ),
+]
+Reduce = Annotated[
+    bool,
+    typer.Option(
+        "--reduce",
+        help="Shrink the graph of what fails to the smallest part that still does, and write a "
+        "folder to send to whoever can mend it.",
+    ),
+]
+
+
 def validate(
     artifacts: options.Artifacts,
     report: Annotated[
@@ -24,54 +65,21 @@ def validate(
         Path | None, typer.Option(help="JSON report.  [default: ARTIFACTS/report.json]")
     ] = None,
     bundle: options.MovedBundle = None,
-    emulator_budget: Annotated[
-        float,
-        typer.Option(min=0, help="Minutes on a chip's emulator for one artifact or picture."),
-    ] = 10.0,
+    emulator_budget: EmulatorBudget = 10.0,
     judge_only: Annotated[
         bool, typer.Option("--judge-only", help="Judge saved outputs again; run nothing.")
     ] = False,
-    level: Annotated[
-        str | None,
-        typer.Option(
-            help="Only these, comma-separated: export, component, layer, trajectory, picture.  "
-            "[default: export, component, and with --prompt trajectory and picture]"
-        ),
-    ] = None,
-    prompt: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Also draw this with every target, and compare step by step and as pictures; "
-            "may be repeated."
-        ),
-    ] = None,
-    recogniser: Annotated[
-        Path | None,
-        typer.Option(help="Python file whose function says whether a picture shows the prompt."),
-    ] = None,
+    level: Levels = None,
+    prompt: Prompts = None,
+    recogniser: RecogniserFile = None,
     attribute: Annotated[
         bool,
         typer.Option("--attribute", help="Always tell what each component costs of a picture."),
     ] = False,
-    rescue: Annotated[
-        bool,
-        typer.Option(
-            "--rescue",
-            help="Compile what fails again, keeping as few operations as possible in a higher "
-            "precision.",
-        ),
-    ] = False,
-    reduce: Annotated[
-        bool,
-        typer.Option(
-            "--reduce",
-            help="Shrink the graph of what fails to the smallest part that still does, and write a "
-            "folder to send to whoever can mend it.",
-        ),
-    ] = False,
+    rescue: Rescue = False,
+    reduce: Reduce = False,
     baseline: Annotated[
-        Path | None,
-        typer.Option(help="Earlier report.json: show what got better and worse."),
+        Path | None, typer.Option(help="Earlier report.json: show what got better and worse.")
     ] = None,
     negative: options.Negative = None,
     scheduler: options.SchedulerName = None,
@@ -87,16 +95,8 @@ def validate(
     What was not run makes the verdict "incomplete", with exit code 0 and a warning. A folder that
     --reduce wrote is run again instead, with exit code 1 while it fails.
     """
-    from dataclasses import replace
-
-    from converter.errors import InputError
-    from sdconv.console import progress_bar
-    from sdconv.recipe.requests import of_validate
-    from sdconv.recipe.writing import recipe_yaml
-    from validate.reduce.folder import reduce_all
     from validate.reduce.repro import REPRO_FILE
     from validate.validate import ValidateRequest
-    from validate.validate import validate as run_validation
 
     if (artifacts / REPRO_FILE).is_file():
         reproduce(artifacts)
@@ -104,18 +104,8 @@ def validate(
     picture, prompts = None, tuple(prompt or ())
     levels = parse_levels(level, drawing=bool(prompts))
     if prompts:
-        picture = options.picture_request(
-            artifacts,
-            bundle,
-            prompts[0],
-            negative,
-            scheduler,
-            steps,
-            guidance,
-            seed,
-            hint,
-            say=not print_recipe,
-        )
+        chosen = (prompts[0], negative, scheduler, steps, guidance, seed, hint)
+        picture = options.picture_request(artifacts, bundle, *chosen, say=not print_recipe)
     request = ValidateRequest(
         artifacts=artifacts,
         report=report,
@@ -132,10 +122,21 @@ def validate(
         baseline=baseline,
     )
     if print_recipe:
-        typer.echo(recipe_yaml(of_validate(request)), nl=False)
-        return
+        typer.echo(_recipe_of(request), nl=False)
+    else:
+        _run(request, reduce=reduce)
+
+
+def _run(request: ValidateRequest, *, reduce: bool) -> None:
+    from dataclasses import replace
+
+    from converter.errors import InputError
+    from sdconv.console import progress_bar
+    from validate.reduce.folder import reduce_all
+    from validate.validate import validate as run_validation
+
     try:
-        recipe = recipe_yaml(of_validate(request))
+        recipe = _recipe_of(request)
     except InputError:  # of an earlier version, which did not say what it was made from
         recipe = ""
     with progress_bar() as progress:
@@ -145,6 +146,13 @@ def validate(
         where = "" if reduction.folder is None else f": {reduction.folder}"
         typer.echo(f"{reduction.label}: {reduction.sentence}{where}")
     finish(outcome, request)
+
+
+def _recipe_of(request: ValidateRequest) -> str:
+    from sdconv.recipe.requests import of_validate
+    from sdconv.recipe.writing import recipe_yaml
+
+    return recipe_yaml(of_validate(request))
 
 
 def reproduce(folder: Path) -> None:

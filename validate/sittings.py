@@ -84,7 +84,7 @@ class Sitting:
         return CaseStore(folder / name, content_key(made_from))
 
     def _contents(self, components: Cast) -> dict[str, str]:
-        return {name: self.artifacts[name].blake3 for name in sorted(components)}
+        return {name: self.artifacts[name].computes for name in sorted(components)}
 
 
 def sittings(manifest: Manifest, bundle: Bundle, request: PictureRequest) -> list[Sitting]:

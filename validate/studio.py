@@ -121,6 +121,8 @@ class Studio:
             target.check_ready()
         except ToolchainError as e:
             return Ruling(Verdict.INCOMPLETE, f"not drawn: {e}")
+        if target.cannot_run is not None:
+            return Ruling(Verdict.INCOMPLETE, f"not drawn: {target.cannot_run}")
         if sitting.store(cast, Level.TRAJECTORY).has(sitting.case):
             playing &= {DECODER}
         runs = runs_per_picture(self.bundle, sitting.artifacts, sitting.request)

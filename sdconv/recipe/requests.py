@@ -5,18 +5,16 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-import typer
-
 from converter.bundle import Bundle
 from converter.errors import InputError
 from converter.export import ExportRequest
 from converter.export_record import export_record, export_request
-from converter.sizes import parse_sizes
 from runtime.advice import sampling_options
 from runtime.hints import HintFile
 from runtime.sampling import PictureRequest
 from sdconv.recipe.recipe import Compilation, Export, Recipe, Validation, given
-from targets.compile import CompileRequest, parse_precisions, parse_tables
+from targets.adding import as_before
+from targets.compile import CompileRequest
 from targets.manifest import Manifest
 from targets.registry import get_target
 from validate.validate import ValidateRequest
@@ -91,7 +89,9 @@ def of_validate(request: ValidateRequest) -> Recipe:
     """The recipe of a folder of artifacts and how it is judged."""
     manifest = Manifest.load(request.artifacts)
     bundle = manifest.load_bundle(request.bundle)
-    compiled = [_request(words) for words in manifest.commands.values()]
+    compiled = [
+        as_before(words, bundle.folder, manifest.folder) for words in manifest.commands.values()
+    ]
     return replace(of_compile(compiled, bundle), validate=_validation(request))
 
 
@@ -142,28 +142,4 @@ def _validation(request: ValidateRequest) -> Validation:
         attribute=request.attribute,
         emulator_budget=request.emulator_budget / 60,
         thresholds=request.overrides,
-    )
-
-
-def _request(words: Sequence[str]) -> CompileRequest:
-    """A compilation of a manifest's, read from its command as the command line reads it."""
-    from sdconv.main import app
-
-    group: Any = typer.main.get_command(app)
-    verb = group.commands["compile"]
-    try:
-        taken = verb.make_context("compile", list(words[2:])).params
-    except typer.TyperException as e:
-        raise InputError(f"the manifest's command '{' '.join(words)}' cannot be read: {e}") from e
-    return CompileRequest(
-        bundle=taken["bundle"],
-        target=taken["target"],
-        sizes=parse_sizes(taken["sizes"]),
-        output=taken["output"],
-        precision=parse_precisions(taken["precision"]),
-        batch=taken["batch"],
-        components=tuple(taken["components"].split(",")) if taken["components"] else None,
-        effort=taken["effort"],
-        calibration=taken["calibration"],
-        quantize_tables=parse_tables(taken["quantize_table"] or ()),
     )

@@ -113,18 +113,16 @@ def _explained(check: Check, why: str) -> Check:
 
 def culprits(look: Look, view: View, judge: Judge) -> list[str]:
     """The first value that parts from torch in a view, and what was made of it since it agreed."""
-    probes = find_probes(
-        look.graph,
-        inputs := probing_inputs(look.bundle, look.component, look.references),
-        look.reference.layers(inputs),
-        look.reference.kinds(),
-    )
+    probing = probing_inputs(look.bundle, look.component, look.references)
     inputs = look.inputs(view)
-    modules = look.reference.layers(inputs, [probe.module for probe in probes.places])
     try:
+        probes = find_probes(
+            look.graph, probing, look.reference.layers(probing), look.reference.kinds()
+        )
         values = look.graph.layers(inputs, [probe.value for probe in probes.places])
-    except ToolchainError:
+    except ToolchainError:  # a graph that cannot be run shows nothing of its inside
         return []
+    modules = look.reference.layers(inputs, [probe.module for probe in probes.places])
     threshold = judge.threshold(look.component, "f32")
     right: list[str] = []
     for probe in probes.places:

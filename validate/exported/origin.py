@@ -196,7 +196,8 @@ def _compare(
             derived.products[index, -1] += mine @ moved.ravel()
             for other, against in parts:
                 derived.products[index, other] += mine @ against[rows].ravel()
-        error = max(error, float(np.abs(found[rows] - expected).max(initial=0.0)))
+        # The maximum of numpy, because that of Python forgets NaN.
+        error = float(np.maximum(error, np.abs(found[rows] - expected).max(initial=0.0)))
         peak = max(peak, float(np.abs(expected).max(initial=0.0)))
     error /= peak or 1.0
     derived.largest = max(derived.largest, error)
@@ -218,7 +219,8 @@ def _blocks(values: Array) -> Iterator[slice | tuple[()]]:
 def _words(found: Array, expected: Array, base: Array) -> str:
     """What a wrong tensor is, in words, where that can be told."""
     rows, wanted = (a.reshape(len(a), -1) if a.ndim else a.reshape(1, 1) for a in (found, expected))
-    wrong = np.flatnonzero(np.abs(rows - wanted).max(axis=1) > SAME * np.abs(wanted).max())
+    same = np.abs(rows - wanted).max(axis=1) <= SAME * np.abs(wanted).max()
+    wrong = np.flatnonzero(~same)
     if len(wrong) == 2:
         one, other = wrong
         swapped = np.abs(rows[[other, one]] - wanted[[one, other]]).max()

@@ -13,6 +13,7 @@ from converter.bundle import Bundle
 from converter.errors import InputError
 from converter.files import replacing, sha256_of
 from converter.progress import Event, Progress, silent
+from targets.adding import as_before
 from targets.base import (
     Artifact,
     Health,
@@ -21,7 +22,7 @@ from targets.base import (
     Target,
     ToolchainError,
 )
-from targets.compile import CompileRequest, job_of, recompile
+from targets.compile import job_of, recompile
 from targets.manifest import Manifest
 from targets.one_file import in_one_file
 from validate.base import Judge, Level, Result, Threshold, Verdict
@@ -229,18 +230,10 @@ def _cause(health: Sequence[Health], result: Result) -> str:
 def _rebuild(failed: Sequence[Result], table: Path, target: Target, workshop: Workshop) -> Artifact:
     """Compile every size of the component with the table; the other artifacts stay."""
     first, manifest = failed[0], workshop.manifest
-    mine = [a for a in manifest.artifacts
-            if (a.target, a.component) == (first.target, first.component)]  # fmt: skip
-    request = CompileRequest(
-        bundle=workshop.bundle.folder,
-        target=first.target,
-        sizes=tuple(a.size for a in mine if a.size is not None),
-        output=manifest.folder,
-        precision={first.component: first.precision},
-        batch=mine[0].batch,
-        components=(first.component,),
-        quantize_tables={first.component: table},
-    )
+    command = manifest.commands[first.target]
+    before = as_before(command, workshop.bundle.folder, manifest.folder)
+    component = first.component
+    request = replace(before, components=(component,), quantize_tables={component: table})
     changed = recompile(request, manifest, target, workshop.progress)
     return _artifact(first, changed)
 

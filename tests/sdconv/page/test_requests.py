@@ -1,6 +1,7 @@
 """An order makes the requests that its command lines make."""
 
 import shlex
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,8 @@ class _Advised:
     """A bundle, or the manifest of one, that recommends nothing."""
 
     sampling = None
+    recipe: Mapping[str, Any] = {}
+    commands: Mapping[str, Any] = {}
 
     def load_bundle(self, _: object) -> "_Advised":
         return self

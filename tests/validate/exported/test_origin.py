@@ -122,8 +122,8 @@ def test_other_kinds_are_computed_by_the_exporters_own_formula_and_that_is_said(
     choices = (AdapterChoice(small_model.lora), AdapterChoice(path))
     made = export(ExportRequest(small_model.checkpoint, tmp_path / "made", choices))
     derived = derive(made, "unet", open_origins(made))
-    assert (derived.different, derived.own) == ({}, {"full": 1})
-    assert "1 of them by the exporter's own formula for full" in words(checked(made))
+    assert (derived.different, derived.own) == ({}, {"full difference": 1})
+    assert "1 of them by the exporter's own formula for full difference" in words(checked(made))
 
 
 def test_what_bundle_json_says_of_the_model_is_checked(bundle: Bundle) -> None:
@@ -190,7 +190,7 @@ def test_a_stand_in_remembers_what_was_cut_and_turned() -> None:
     np.testing.assert_array_equal(convolution.take(values.reshape(6, 4, 1, 1)), values)
     with pytest.raises(ValueError, match="cut along axis 1"):
         stored[:, 1:3]
-    with pytest.raises(ValueError, match="element 1 is cut out"):
+    with pytest.raises(ValueError, match="element 1 of 6 is cut out"):
         stored[1]
 
 

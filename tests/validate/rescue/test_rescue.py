@@ -12,10 +12,12 @@ import pytest
 from converter.progress import Progress
 from converter.weights import Array, WeightSource
 from targets.base import Artifact, CompileJob, Health, Interpreter, Runner, Skeleton
+from targets.compile import CompileRequest
 from targets.manifest import Manifest
 from tests.validate.fakes import (
     INTERFACES,
     NETWORKS,
+    SIZE,
     FakeReference,
     FakeTarget,
     Place,
@@ -125,7 +127,8 @@ class _Profile:
 
 def go(place: Place, compiler: FakeCompiler) -> Report:
     manifest = Manifest.load(place.artifacts)
-    replace(manifest, commands={"fake": ["sdconv", "compile"]}).save()
+    made = CompileRequest(place.bundle, "fake", (SIZE,), place.artifacts)
+    replace(manifest, commands={"fake": made.command()}).save()
     return validate(
         ValidateRequest(place.artifacts, rescue=True, levels=(Level.COMPONENT,)),
         open_target={"fake": compiler}.__getitem__,
