@@ -299,15 +299,13 @@ class Health:
 class Interpreter(LayerRunner):
     """A network as its compiler lowered it, whose operations can be told apart.
 
-    `operations` are the compiler's own names, as its table of precisions has them, in the order of
+    Their names are the compiler's own, as its table of precisions has them, in the order of
     computation.
     """
 
-    operations: Sequence[str]
-
     @abstractmethod
     def health(self, inputs: Mapping[str, Array]) -> list[Health]:
-        """Run once; every operation in the order of computation, with what it became of."""
+        """Run once; every operation in the order of computation, with what became of it."""
 
 
 class Target(ABC):

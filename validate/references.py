@@ -15,13 +15,14 @@ from converter.weights import Array
 from runtime.staging import OpenReference
 from targets.base import Runner
 from targets.torch_reference import TorchReference
-from targets.torch_reference import open_reference as open_torch
 from validate.inputs import Origins
 
 
 def open_torch_reference(bundle: Bundle, component: str) -> Runner:
     """Open the fp32 reference; torch is imported here and not before."""
-    return open_torch(bundle, component)
+    from targets.torch_reference import open_reference
+
+    return open_reference(bundle, component)
 
 
 class References:

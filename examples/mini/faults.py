@@ -197,8 +197,10 @@ def bake_timestep(model: ir.Model) -> None:
 def bake_size(model: ir.Model) -> None:
     """Put the tracer's example in the place of a shape that follows the picture."""
     node = next(n for n in model.graph if n.op_type == "Reshape" and not _is_constant(n.inputs[1]))
-    tensor = ir.tensor(np.array([1, -1, 16 * 24], np.int64), name="example_shape")
-    baked = ir.Value(name=tensor.name, shape=ir.Shape([3]), type=ir.TensorType(tensor.dtype))
+    first = model.graph.initializers["conv_in.weight"].shape
+    assert first is not None
+    tensor = ir.tensor(np.array([1, first[0], 16, 24], np.int64), name="example_shape")
+    baked = ir.Value(name=tensor.name, shape=ir.Shape([4]), type=ir.TensorType(tensor.dtype))
     baked.const_value = tensor
     model.graph.initializers[tensor.name or ""] = baked
     node.replace_input_with(1, baked)

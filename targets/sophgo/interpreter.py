@@ -41,7 +41,7 @@ class InterpreterRunner(Interpreter):
         try:
             folder = self._open.enter_context(Cache("lowered").scratch())
             lowered = lower_graph(toolchain, chip, job, graph, weights, folder, progress)
-            self.operations = operations(folder / f"{job.component}.mlir")
+            self._network = folder / f"{job.component}.mlir"
             argv = [toolchain.python, DRIVER, lowered]
             self._driver = Driver("the compiler's interpreter", argv, toolchain.env(), folder)
             self._open.callback(self._driver.close)
@@ -68,7 +68,7 @@ class InterpreterRunner(Interpreter):
     def health(self, inputs: Mapping[str, Array]) -> list[Health]:
         """Run once; see `Interpreter.health`. Casts that the compiler put in are left out."""
         seen = self._driver.health(ordered_inputs(inputs, self._inputs))
-        known = set(self.operations)
+        known = set(operations(self._network))
         return [Health(*one) for one in seen if one[0] in known]
 
     def close(self) -> None:

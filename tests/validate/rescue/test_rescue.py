@@ -1,7 +1,7 @@
 """Rescue over a compiler of numpy: found, compiled with its table, judged again, reported."""
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -38,7 +38,6 @@ class FakeInterpreter(Interpreter):
     component: str
     kept: Collection[str]
     broken: Collection[str]
-    operations: Sequence[str] = OPERATIONS
 
     def infer(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         output = NETWORKS[self.component](inputs)
@@ -53,7 +52,7 @@ class FakeInterpreter(Interpreter):
         ill = sorted(set(self.broken) - set(self.kept))
         return [
             Health(name, nan=int(bool(ill) and name > ill[0]), inf=int(name in ill[:1]), peak=9e4)
-            for name in self.operations
+            for name in OPERATIONS
         ]
 
 
