@@ -114,6 +114,7 @@ class _Reducer:
                 )
             outputs = self._shorten(stand)
             inputs, outcome = self._trim(stand, outputs)
+            outputs, outcome = self._crop(stand, inputs, outputs, outcome)
             nodes = self._graph.size(inputs, outputs)
             folder = output / "-".join(
                 str(p) for p in (self._artifact.component, self._artifact.size,
@@ -208,6 +209,20 @@ class _Reducer:
                 if found.failed:
                     inputs, outcome = [*inputs, name], found
         return inputs, outcome
+
+    def _crop(
+        self, stand: Stand, inputs: Sequence[str], outputs: list[str], outcome: Outcome
+    ) -> tuple[list[str], Outcome]:
+        """The first value inside a small part that fails too: bisection can miss it by a branch."""
+        inner = self._graph.inner(inputs, outputs)
+        if len(inner) < FEW:
+            for name in inner:
+                if name not in self._cuttable:
+                    continue
+                found = self._try(stand, inputs, [name])
+                if found.failed:
+                    return [name], found
+        return outputs, outcome
 
     def _try(self, stand: Stand, inputs: Sequence[str], outputs: Sequence[str]) -> Outcome:
         """Run a part on what the whole graph computes in fp32 at its beginning."""
