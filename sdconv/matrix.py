@@ -60,8 +60,8 @@ def matrix(
         target=target,
         sizes=parse_sizes(sizes),
         output=output,
-        components=_listed(components),
-        precisions=_listed(precisions),
+        components=_listed("--components", components),
+        precisions=_listed("--precisions", precisions),
         floor=None if floor is None else parse_floor(floor),
         calibration=calibration,
         batch=batch,
@@ -77,8 +77,15 @@ def matrix(
         raise typer.Exit(1)
 
 
-def _listed(text: str | None) -> tuple[str, ...] | None:
-    return None if text is None else tuple(word.strip() for word in text.split(",") if word.strip())
+def _listed(option: str, text: str | None) -> tuple[str, ...] | None:
+    from converter.errors import InputError
+
+    if text is None:
+        return None
+    words = tuple(word.strip() for word in text.split(",") if word.strip())
+    if not words:
+        raise InputError(f"{option}: nothing is named: leave it out for all that there are")
+    return words
 
 
 def parse_floor(text: str) -> float:

@@ -52,7 +52,9 @@ def problems(value: Any, schema: Any = SCHEMA, where: str = "report") -> Iterato
 
 def _members(value: dict[str, Any], schema: Any, where: str) -> Iterator[str]:
     known = schema.get("properties", {})
-    yield from (f"{where}: lacks {name}" for name in schema.get("required", []) if name not in value)
+    yield from (
+        f"{where}: lacks {name}" for name in schema.get("required", []) if name not in value
+    )
     for name, member in value.items():
         rule = known.get(name, schema.get("additionalProperties", True))
         yield from problems(member, rule, f"{where}.{name}")
