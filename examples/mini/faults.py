@@ -67,7 +67,7 @@ class Bench:
 
     def judge(self, artifacts: Path, **options: Any) -> Report:
         """The verdict on a folder; what the right bundle gives is computed once for all of them."""
-        shared = {"references": self.scratch / "references", **options}
+        shared = {"references": self.artifacts.parent / "references", **options}
         return validate(ValidateRequest(artifacts, **shared))
 
     def bundle_copy(self, name: str) -> Bundle:
@@ -277,6 +277,8 @@ class Fault:
     words: str
     judge: Callable[[Bench], Report]
     target: str = "onnxruntime"
+    also: frozenset[str] = frozenset()
+    """Components that it is the fault of as well."""
 
 
 def in_artifact(component: str, edit: Callable[[ir.Model], None]) -> Callable[[Bench], Report]:
@@ -417,7 +419,7 @@ FAULTS = (
         "exported graph",
         Level.EXPORT,
         "unet",
-        "time_proj",
+        "timestep_whole (Cast)",
         in_export("unet", truncate_timestep),
     ),
     Fault(
@@ -443,6 +445,7 @@ FAULTS = (
         "vae_decoder",
         "vae.scaling_factor 1.0",
         _unscaled_bundle,
+        also=frozenset({"text_encoder", "unet", "vae_encoder"}),  # bundle.json is everybody's
     ),
     Fault(
         "the VAE scale forgotten",

@@ -26,17 +26,12 @@ UNDERSTOOD = {
 
 def problems(value: Any, schema: Any = SCHEMA, where: str = "report") -> Iterator[str]:
     """Every place that is not as the schema says; raises AssertionError for unknown keywords."""
-    if isinstance(schema, bool):
-        if not schema:
-            yield f"{where}: not expected"
-        return
     assert set(schema) <= UNDERSTOOD, set(schema) - UNDERSTOOD
     if "$ref" in schema:
         yield from problems(value, SCHEMA["$defs"][schema["$ref"].rpartition("/")[2]], where)
-    if "const" in schema and value != schema["const"]:
-        yield f"{where}: {value!r} is not {schema['const']!r}"
-    if "enum" in schema and value not in schema["enum"]:
-        yield f"{where}: {value!r} is none of {schema['enum']}"
+    for allowed in ([schema["const"]] if "const" in schema else [], schema.get("enum", [])):
+        if allowed and value not in allowed:
+            yield f"{where}: {value!r} is none of {allowed}"
     if "anyOf" in schema and all([*problems(value, one, where)] for one in schema["anyOf"]):
         yield f"{where}: {value!r} is none of what it may be"
     named = schema.get("type", [])
@@ -47,7 +42,7 @@ def problems(value: Any, schema: Any = SCHEMA, where: str = "report") -> Iterato
         yield from _members(value, schema, where)
     elif isinstance(value, list):
         for index, item in enumerate(value):
-            yield from problems(item, schema.get("items", True), f"{where}[{index}]")
+            yield from problems(item, schema.get("items", {}), f"{where}[{index}]")
 
 
 def _members(value: dict[str, Any], schema: Any, where: str) -> Iterator[str]:
@@ -56,8 +51,11 @@ def _members(value: dict[str, Any], schema: Any, where: str) -> Iterator[str]:
         f"{where}: lacks {name}" for name in schema.get("required", []) if name not in value
     )
     for name, member in value.items():
-        rule = known.get(name, schema.get("additionalProperties", True))
-        yield from problems(member, rule, f"{where}.{name}")
+        rule = known.get(name, schema.get("additionalProperties", {}))
+        if rule is False:
+            yield f"{where}.{name}: not expected"
+        else:
+            yield from problems(member, rule or {}, f"{where}.{name}")
 
 
 def _is(value: Any, kind: str) -> bool:
