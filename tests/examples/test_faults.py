@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from examples.mini.faults import FAULTS, RECOGNISER, SCENE, Bench, Fault, caught, row
+from examples.mini.faults import FAULTS, RECOGNISER, SCENE, Bench, Fault, caught
 from examples.mini.score import QUICK
 from runtime.sampling import PictureRequest
 from validate.base import Level, Verdict
@@ -38,7 +38,6 @@ def test_nothing_is_wrong_with_the_miniature(bench: Bench) -> None:
 def test_it_is_caught_and_blamed(fault: Fault, bench: Bench, tmp_path: Path) -> None:
     report = fault.judge(scratch(bench, tmp_path))
     levels, words = caught(report)
-    print(row(fault, report))
     assert report.verdict is Verdict.FAIL
     assert f"{fault.level}: {fault.component}" in levels
     assert fault.words in words

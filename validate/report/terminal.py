@@ -9,6 +9,7 @@ from targets.base import Artifact, Estimate
 from validate.base import Level, Report, Result, Verdict
 from validate.baseline import TOLERANCE_DB, Comparison, Standing, Trend
 from validate.latency import Latency
+from validate.layers.run import GRAPH_TARGET
 from validate.report.sections import wrong
 from validate.timing import Measured
 
@@ -183,7 +184,10 @@ def _say(console: Console, line: str) -> None:
 def _row(result: Result) -> tuple[str | Text, ...]:
     measured = result.worst.measurement
     agreement = None if measured is None else measured.agreement
-    name = " ".join(str(p) for p in (result.component, result.size, result.precision) if p)
+    inside = "inside" if result.level == Level.LAYER else ""
+    words = (inside, result.component, result.size, result.precision)
+    name = " ".join(str(word) for word in words if word)
+    target = "as exported" if result.target == GRAPH_TARGET else result.target
     numbers = (f"- ({result.threshold.psnr_db:g})", "-", "-")
     if agreement is not None:
         numbers = (
@@ -192,4 +196,4 @@ def _row(result: Result) -> tuple[str | Text, ...]:
             f"{agreement.max_abs_error:.2e}",
         )
     verdict = Text(result.verdict, style=STYLES[result.verdict])
-    return (name, result.target, *numbers, verdict)
+    return (name, target, *numbers, verdict)
