@@ -52,7 +52,7 @@ class OnnxRuntimeTarget(Target):
     name = "onnxruntime"
     summary = "one static ONNX graph per component and size, weights shared; any CPU"
     chip = None
-    precisions = ("f32",)
+    precisions: tuple[str, ...] = ("f32",)
     needs_weights_file = True
     links = True
 

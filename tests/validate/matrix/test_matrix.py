@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -96,8 +97,8 @@ def test_the_cheapest_that_reaches_the_floor_is_recommended(
     assert "text_encoder: no precision reaches 400 dB; the best is f32" in capsys.readouterr().out
 
 
-def _cells(output: Path) -> list[dict[str, object]]:
-    cells: list[dict[str, object]] = json.loads((output / "matrix.json").read_text())["cells"]
+def _cells(output: Path) -> list[dict[str, Any]]:
+    cells: list[dict[str, Any]] = json.loads((output / "matrix.json").read_text())["cells"]
     return cells
 
 
