@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from validate.matrix.base import Matrix
 
 
 def matrix(
@@ -75,6 +78,25 @@ def matrix(
         out.print(f"report: {path}", highlight=False, markup=False, soft_wrap=True)
     if made.lacking:
         raise typer.Exit(1)
+    path = write_recipe(made)
+    out.print(f"recipe: {path}", highlight=False, markup=False, soft_wrap=True)
+
+
+def write_recipe(matrix: Matrix) -> Path:
+    """Write what is recommended as a recipe beside the reports; see 'sdconv build'.
+
+    Raises InputError for a bundle that does not say what it was made from.
+    """
+    from converter.bundle import Bundle
+    from converter.files import replacing
+    from sdconv.recipe.requests import of_compile
+    from sdconv.recipe.writing import recipe_yaml
+
+    path = matrix.request.output / "recipe.yaml"
+    recipe = of_compile([matrix.recommended], Bundle.load(matrix.request.bundle))
+    with replacing(path) as work:
+        work.write_text(recipe_yaml(recipe))
+    return path
 
 
 def _listed(option: str, text: str | None) -> tuple[str, ...] | None:

@@ -13,6 +13,7 @@ from converter.bundle import Bundle
 from converter.progress import Progress
 from converter.weights import Array, WeightSource
 from sdconv.main import run
+from sdconv.recipe.reading import read_recipe
 from targets.base import Artifact, QuantizeTable, Runner, Skeleton, ToolchainError
 from targets.onnxruntime import OnnxRuntimeRunner, OnnxRuntimeTarget
 from targets.registry import TARGETS
@@ -86,6 +87,8 @@ def test_the_cheapest_that_reaches_the_floor_is_recommended(
     assert "knows no w8f16" in cells["w8f16"]["sentence"]
     levels = [cells[p]["psnr_db"] for p in NOISE]
     assert levels == sorted(levels, reverse=True) and levels[0] > 110
+    (recommended,) = read_recipe(output / "recipe.yaml").compile
+    assert recommended.precision == {"text_encoder": "f16"}
     page = (output / "matrix.html").read_text()
     assert "<svg" in page and "text_encoder=f16" in page
     assert "http" not in page.replace("http://www.w3.org", "")
