@@ -11,6 +11,8 @@ from sdconv import model_options
 from sdconv import picture_options as options
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from validate.base import Level, Report
     from validate.validate import ValidateRequest
 
@@ -103,6 +105,9 @@ def validate(
         return
     picture, prompts = None, tuple(prompt or ())
     levels = parse_levels(level, drawing=bool(prompts))
+    mending = [o for o, given in (("--rescue", rescue), ("--reduce", reduce)) if given]
+    seeing = [o for o, given in (("--attribute", attribute), ("--recogniser", recogniser)) if given]
+    check_options(levels, mending, seeing, judge_only=judge_only, drawing=bool(prompts))
     if prompts:
         chosen = (prompts[0], negative, scheduler, steps, guidance, seed, hint)
         picture = options.picture_request(artifacts, bundle, *chosen, say=not print_recipe)
@@ -180,6 +185,29 @@ def finish(outcome: Report, request: ValidateRequest) -> None:
     regressions = [] if outcome.comparison is None else outcome.comparison.regressions
     if outcome.verdict is Verdict.FAIL or regressions:
         raise typer.Exit(1)
+
+
+def check_options(
+    levels: tuple[Level, ...] | None,
+    mending: Sequence[str],
+    seeing: Sequence[str],
+    *,
+    judge_only: bool,
+    drawing: bool,
+) -> None:
+    """Raise InputError for options that would have nothing to do.
+
+    `mending` are those that work on what fails, `seeing` those that look at pictures.
+    """
+    from converter.errors import InputError
+    from validate.base import TOGETHER, Level
+
+    if mending and judge_only:
+        raise InputError(f"{mending[0]} runs and compiles, --judge-only does not: leave one out")
+    if mending and levels is not None and Level.COMPONENT not in levels:
+        raise InputError(f"{mending[0]} works on components that fail: add component to --level")
+    if seeing and not (drawing and set(levels or TOGETHER) & set(TOGETHER)):
+        raise InputError(f"{seeing[0]}: there is nothing to draw: say what with --prompt")
 
 
 def parse_levels(text: str | None, *, drawing: bool) -> tuple[Level, ...] | None:

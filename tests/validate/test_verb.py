@@ -82,3 +82,25 @@ def test_a_folder_without_artifacts_exits_with_2(
 ) -> None:
     assert run(["validate", str(place.bundle)]) == 2
     assert "manifest made by 'sdconv compile'" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--level", "loud"], "choose of export, component, layer, trajectory, picture"),
+        (["--level", ","], "choose of export"),
+        (["--level", "picture"], "say what with --prompt"),
+        (["--rescue", "--judge-only"], "--rescue runs and compiles"),
+        (["--reduce", "--judge-only"], "--reduce runs and compiles"),
+        (["--reduce", "--level", "layer"], "add component to --level"),
+        (["--attribute"], "--attribute: there is nothing to draw"),
+        (["--recogniser", "x.py"], "--recogniser: there is nothing to draw"),
+        (["--attribute", "--prompt", "a", "--level", "component"], "nothing to draw"),
+    ],
+)
+def test_options_that_would_do_nothing_are_one_line(
+    words: list[str], said: str, place: Place, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["validate", str(place.artifacts), *words]) == 2
+    assert said in capfd.readouterr().err
+    assert not (place.artifacts / "report.json").exists()

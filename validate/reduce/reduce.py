@@ -109,8 +109,9 @@ class _Reducer:
             if stand is None:
                 return Reduction(
                     self._result.label,
-                    "not reduced: the target computes what the graph says, so it is the graph that "
-                    "differs from torch: see '--level layer,export'",
+                    "not reduced: compiled once more, the target computes what the graph says: so "
+                    "the artifact is not what it was compiled to, or the graph differs from torch: "
+                    "see '--level layer,export'",
                 )
             outputs = self._shorten(stand)
             inputs, outcome = self._trim(stand, outputs)
