@@ -44,6 +44,8 @@ DECODER_CONVOLUTION = "decoder.up_blocks.1.resnets.0.conv1"
 PORT = "down_block_additional_residual_5"
 OVERFLOWING = "first_stage_model.decoder.mid.block_1.conv1"
 """Its output goes into a group norm and nowhere else, which takes any factor out again."""
+OVERFLOWED = "decoder.mid_block.resnets.0.conv1"
+"""The same as diffusers calls it."""
 
 
 @dataclass(frozen=True)
@@ -476,7 +478,7 @@ FAULTS = (
         "checkpoint",
         Level.COMPONENT,
         "vae_decoder",
-        "decoder.mid_block.resnets.0.conv1",
+        OVERFLOWED,
         _overflow,
         target="bm1684x",
     ),

@@ -96,14 +96,23 @@ def _rescue(failed: Sequence[Result], workshop: Workshop) -> Repair:
     if worst.worst.saved is None:
         return replace(nothing, outcome="nothing of it was run")
     try:
-        found = Trials(worst, artifact, target, workshop).search(nothing)
-        if found.table is None:
-            return found
+        trials = Trials(worst, artifact, target, workshop)
         before = _cost(artifact, workshop.manifest)
-        rebuilt = _rebuild(failed, found.table, target, workshop)
+        found = nothing
+        for precision in target.keeps[artifact.precision]:
+            found = trials.search(nothing, precision)
+            if found.table is None:
+                continue
+            try:
+                rebuilt = _rebuild(failed, found.table, target, workshop)
+            except ToolchainError as e:  # what can be interpreted cannot always be compiled
+                outcome = f"kept in {precision}, {', '.join(found.kept)}: {e}"
+                found = replace(found, table=None, outcome=outcome)
+                continue
+            return replace(found, before=before, after=_cost(rebuilt, workshop.manifest))
     except (InputError, ToolchainError) as e:
         return replace(nothing, outcome=str(e))
-    return replace(found, before=before, after=_cost(rebuilt, workshop.manifest))
+    return found
 
 
 class Trials:
@@ -112,7 +121,7 @@ class Trials:
     def __init__(
         self, result: Result, artifact: Artifact, target: Target, workshop: Workshop
     ) -> None:
-        """Raises InputError for a case whose arrays are gone."""
+        """Run it once; raises InputError for a case whose arrays are gone, and ToolchainError."""
         assert result.worst.reference is not None
         self._result, self._artifact = result, artifact
         self._target, self._workshop = target, workshop
@@ -123,18 +132,18 @@ class Trials:
         self._began = time.monotonic()
         self._tried: dict[tuple[str, frozenset[str]], tuple[bool, float | None]] = {}
         self._kept_in = ""
+        self._first = self._health(())
 
-    def search(self, repair: Repair) -> Repair:
+    def search(self, repair: Repair, kept_in: str) -> Repair:
         """Find the smallest set, and fill the repair in; raises ToolchainError where that fails."""
-        health = self._health(())
+        self._kept_in = kept_in
+        health = self._first
         repair = replace(repair, cause=_cause(health, self._result), operations=len(health))
-        outcome = "not even with every operation kept in another precision"
+        outcome = f"not even with every operation kept in {kept_in}"
         try:
-            for precision in self._target.keeps[self._artifact.precision]:
-                self._kept_in = precision
-                begun = self._begin(health)
-                if begun is not None:
-                    return self._found(repair, smallest(begun, self._works))
+            begun = self._begin(health)
+            if begun is not None:
+                return self._found(repair, smallest(begun, self._works))
         except OutOfTimeError:
             outcome = f"nothing was found in {self._workshop.budget / 60:g} min"
         return replace(repair, outcome=outcome, trials=len(self._tried), seconds=self._seconds)

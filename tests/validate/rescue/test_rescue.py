@@ -11,7 +11,7 @@ import pytest
 
 from converter.progress import Progress
 from converter.weights import Array, WeightSource
-from targets.base import Artifact, CompileJob, Health, Interpreter, Runner, Skeleton
+from targets.base import Artifact, CompileJob, Health, Interpreter, Runner, Skeleton, ToolchainError
 from targets.compile import CompileRequest
 from targets.manifest import Manifest
 from tests.validate.fakes import (
@@ -62,6 +62,8 @@ class FakeCompiler(FakeTarget):
 
     broken: frozenset[str] = frozenset(BROKEN)
     tables: list[list[str]] = field(default_factory=list)
+    assertion: str | None = None
+    """The precision that can be interpreted but not compiled."""
     takes_tables = True
     keeps = MappingProxyType({"f16": ("bf16", "f32")})
 
@@ -81,7 +83,12 @@ class FakeCompiler(FakeTarget):
         return FakeInterpreter(job.component, self.tables[-1], broken)
 
     def compile(self, job: CompileJob, weights: WeightSource, progress: Progress) -> Skeleton:
+        if self.assertion is not None and self.assertion in self._kept_in(job):
+            raise ToolchainError("an assertion of the compiler")
         return Skeleton(job, "key", Path("skeleton"), None, 2.5, reused=False, why="")
+
+    def _kept_in(self, job: CompileJob) -> str:
+        return "" if job.quantize_table is None else job.quantize_table.path.read_text()
 
     def bind(
         self, skeletons: object, weights: object, folder: Path, progress: Progress
@@ -168,6 +175,22 @@ def test_one_overflow_behind_another_is_found_in_rounds(
     compiler.broken = frozenset({"op2", "op9"})
     (repair,) = go(place, compiler).repairs
     assert [*repair.kept] == ["op2", "op9"]
+
+
+def test_where_one_precision_cannot_be_compiled_the_next_is_kept(
+    place: Place, compiler: FakeCompiler
+) -> None:
+    compiler.assertion = "bf16"
+    report = go(place, compiler)
+    (repair,) = report.repairs
+    assert (report.verdict, repair.kept_in) == (Verdict.PASS, "f32")
+
+
+def test_where_none_can_be_compiled_that_is_said(place: Place, compiler: FakeCompiler) -> None:
+    compiler.assertion, compiler.keeps = "bf16", MappingProxyType({"f16": ("bf16",)})
+    (repair,) = go(place, compiler).repairs
+    assert repair.table is None
+    assert repair.outcome == "kept in bf16, op4, op5: an assertion of the compiler"
 
 
 def test_what_no_table_helps_is_said(place: Place, compiler: FakeCompiler) -> None:
