@@ -25,7 +25,7 @@ def print_report(report: Report, console: Console) -> None:
     table.add_column("target")
     for column in ("PSNR (needed)", "cosine", "max error"):
         table.add_column(column, justify="right")
-    table.add_column("verdict")
+    table.add_column("verdict", no_wrap=True)
     for result in report.results:
         if result.level != Level.EXPORT:
             table.add_row(*_row(result))
@@ -187,7 +187,7 @@ def _row(result: Result) -> tuple[str | Text, ...]:
     inside = "inside" if result.level == Level.LAYER else ""
     words = (inside, result.component, result.size, result.precision)
     name = " ".join(str(word) for word in words if word)
-    target = "as exported" if result.target == GRAPH_TARGET else result.target
+    target = "exported" if result.target == GRAPH_TARGET else result.target
     numbers = (f"- ({result.threshold.psnr_db:g})", "-", "-")
     if agreement is not None:
         numbers = (
