@@ -289,6 +289,8 @@ class Target(ABC):
     """Whether artifacts are hard links to what lies elsewhere, on one disk."""
     takes_tables: bool = False
     """Whether single operations can have a precision of their own."""
+    made_without: str | None = None
+    """What can be made while `check_ready` raises, in words; None: nothing."""
     cannot_run: str | None = None
     """Why no artifact can be opened on this or any machine without the chip; None: they can."""
 
