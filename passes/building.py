@@ -1,8 +1,12 @@
 """New nodes in the place of old ones, with the shapes and types that the house's graphs carry."""
 
 from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 import onnx_ir as ir
+
+Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def take_over(old: ir.Value, new: ir.Value) -> None:
@@ -31,14 +35,39 @@ class Builder:
         self._graph.insert_before(self._before, node)
         return output
 
+    def elementwise(self, operator: str, *inputs: ir.Value) -> ir.Value:
+        """Add a node that works element by element, with extents of 1 stretched."""
+        extents = np.broadcast_shapes(*(extents_of(value) for value in inputs))
+        return self.add(operator, inputs, extents)
+
     def reshaped(self, value: ir.Value, extents: Sequence[int]) -> ir.Value:
         """Add a Reshape to these extents."""
         return self.add("Reshape", [value, self.integers(extents)], extents)
+
+    def slice(self, value: ir.Value, axis: int, start: int, stop: int) -> ir.Value:
+        """Add a Slice of the elements `start` to `stop` along an axis."""
+        extents = list(extents_of(value))
+        extents[axis] = stop - start
+        ends = [self.integers([number]) for number in (start, stop, axis)]
+        return self.add("Slice", [value, *ends], extents)
+
+    def polynomial(self, variable: ir.Value, coefficients: Sequence[float]) -> ir.Value:
+        """Add c0 + c1 x + c2 x^2 + ... by Horner's scheme; two coefficients at least."""
+        *lower, highest = map(self.number, coefficients)
+        total = self.elementwise("Mul", variable, highest)
+        for coefficient in lower[:0:-1]:
+            total = self.elementwise("Add", total, coefficient)
+            total = self.elementwise("Mul", total, variable)
+        return self.elementwise("Add", total, lower[0])
 
     def integers(self, values: Sequence[int]) -> ir.Value:
         """Return a constant int64 vector; one for all that ask for the same."""
         name = f"sdconv_int64_{'_'.join(map(str, values))}"
         return self._constant(name, ir.tensor(list(values), dtype=ir.DataType.INT64))
+
+    def constant(self, name: str, values: Array) -> ir.Value:
+        """Return a constant of this name, the same for all that ask for it."""
+        return self._constant(name, ir.tensor(values))
 
     def number(self, value: float) -> ir.Value:
         """Return a constant float32 scalar; one for all that ask for the same."""
@@ -54,3 +83,9 @@ class Builder:
             )
             self._graph.register_initializer(constant)
         return self._graph.initializers[name]
+
+
+def extents_of(value: ir.Value) -> tuple[int, ...]:
+    """A shape that is known to be static."""
+    assert value.shape is not None
+    return tuple(value.shape.numpy())

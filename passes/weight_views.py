@@ -13,20 +13,16 @@ from passes.building import Builder
 
 def part_of(build: Builder, weight: ir.Value, axis: int, start: int, stop: int) -> ir.Value:
     """Elements `start` to `stop` along an axis of a weight."""
-    assert weight.shape is not None and weight.name is not None
-    extents = list(weight.shape.numpy())
-    extents[axis] = stop - start
-    ends = [build.integers([number]) for number in (start, stop, axis)]
-    part = build.add("Slice", [weight, *ends], extents)
+    part = build.slice(weight, axis, start, stop)
     part.name = f"{weight.name}.{start}-{stop}"
     return part
 
 
-def as_matrix(build: Builder, weight: ir.Value, extents: Sequence[int]) -> ir.Value:
-    """The same elements of a weight in the extents of a matrix."""
-    matrix = build.reshaped(weight, extents)
-    matrix.name = f"{weight.name}.matrix"
-    return matrix
+def reshaped(build: Builder, weight: ir.Value, extents: Sequence[int]) -> ir.Value:
+    """The same elements of a weight in other extents."""
+    view = build.reshaped(weight, extents)
+    view.name = f"{weight.name}.{'x'.join(map(str, extents))}"
+    return view
 
 
 def with_ones(build: Builder, weight: ir.Value, axes: Sequence[int]) -> ir.Value:
