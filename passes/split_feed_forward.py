@@ -191,4 +191,3 @@ def _is_number(value: ir.Value | None) -> bool:
     if constant is None or isinstance(constant, ir.ExternalTensor):
         return False
     return bool(constant.size == 1)
-

@@ -1,5 +1,3 @@
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 
@@ -17,9 +15,8 @@ picture (float[1,4,2,3] x, float[1] time) => (float[1,6,4] y)
 
 
 @pytest.fixture(autouse=True)
-def few_rows(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def few_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(multiply_pictures_by_identity, "ROWS", 4)
-    yield
 
 
 def test_tokens_are_products_with_an_identity() -> None:

@@ -1,4 +1,3 @@
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -33,9 +32,8 @@ norm (float[1,4,3,8] x) => (float[1,4,3,8] y)
 
 
 @pytest.fixture(autouse=True)
-def all_are_large(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def all_are_large(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(normalize_by_rows, "LARGE", 0)
-    yield
 
 
 def rewritten(model: ir.Model) -> NormalizeByRowsPass:
