@@ -25,9 +25,8 @@ from passes.building import Builder, extents_of, take_over
 from passes.weight_views import reshaped
 from passes.weights import is_weight
 
-LARGE = 2**21
-"""Numbers in a picture from which it pays: the 512 channels at 64x64 of a VAE."""
-
+LARGE = 2**23
+"""Numbers in a picture from which it pays: they fill a BM1684X's local memory, with 16 bits."""
 
 HALF_MAX = 65504.0
 """The largest number of F16."""

@@ -61,7 +61,6 @@ def sophgo(input_shapes: InputShapes, *, half: bool = True) -> Pipeline:
     faster: list[Pass] = [
         MultiplyPicturesByIdentityPass(),  # no transposition at all
         NormalizeByRowsPass(),  # a picture is read once
-        WriteOutSiluPass(),  # half the local memory, no division
         WriteOutGeluPass(),  # after feed-forwards are split: that looks for their Erf
     ]
     return Pipeline(
@@ -71,6 +70,7 @@ def sophgo(input_shapes: InputShapes, *, half: bool = True) -> Pipeline:
             ScaleOneFactorPass(),
             SplitFeedForwardPass(),  # weights load while others are multiplied by
             MultiplyTokensTransposedPass(),  # a transposition less
+            WriteOutSiluPass(),  # half the local memory
             *(faster if half else ()),
             NarrowInt64InputsPass(),  # the chip's hosts hand over 32-bit integers
             CapVersionsPass(ir_version=9, opset=18),  # its importer is onnx 1.14

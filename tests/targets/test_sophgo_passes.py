@@ -95,7 +95,7 @@ def compile_block(
 
 @pytest.fixture
 def block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[ir.Model, dict[str, Array]]:
-    """The block as the pipeline leaves it, and its weights; SiLUs far from zero, too."""
+    """The block as the pipeline leaves it, and its weights; activations far from zero, too."""
     monkeypatch.setattr(split_feed_forward, "LARGE", 0)
     monkeypatch.setattr(normalize_by_rows, "LARGE", 0)
     monkeypatch.setattr(multiply_pictures_by_identity, "ROWS", 12)
@@ -105,6 +105,7 @@ def block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[ir.Model, di
     assert [fired[name] for name in PASSES] == [1] * len(PASSES)
     assert fired["write-out-gelu"] == split_feed_forward.PARTS
     values = {name: array / 4 for name, array in random_weights(model).items()}
+    values["b"] = np.where(np.arange(128) % 2, 1, -1) * np.linspace(0, 60, 128, dtype=np.float32)
     values["bias"] = np.linspace(-40, 40, 24, dtype=np.float32)
     write_weights(model, tmp_path, values)
     return model, values
