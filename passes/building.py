@@ -44,22 +44,6 @@ class Builder:
         """Add a Reshape to these extents."""
         return self.add("Reshape", [value, self.integers(extents)], extents)
 
-    def slice(self, value: ir.Value, axis: int, start: int, stop: int) -> ir.Value:
-        """Add a Slice of the elements `start` to `stop` along an axis."""
-        extents = list(extents_of(value))
-        extents[axis] = stop - start
-        ends = [self.integers([number]) for number in (start, stop, axis)]
-        return self.add("Slice", [value, *ends], extents)
-
-    def polynomial(self, variable: ir.Value, coefficients: Sequence[float]) -> ir.Value:
-        """Add c0 + c1 x + c2 x^2 + ... by Horner's scheme; two coefficients at least."""
-        *lower, highest = map(self.number, coefficients)
-        total = self.elementwise("Mul", variable, highest)
-        for coefficient in lower[:0:-1]:
-            total = self.elementwise("Add", total, coefficient)
-            total = self.elementwise("Mul", total, variable)
-        return self.elementwise("Add", total, lower[0])
-
     def integers(self, values: Sequence[int]) -> ir.Value:
         """Return a constant int64 vector; one for all that ask for the same."""
         name = f"sdconv_int64_{'_'.join(map(str, values))}"

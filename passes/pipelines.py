@@ -8,7 +8,6 @@ import onnx_ir as ir
 from passes.base import Pass, PassReport
 from passes.cap_versions import CapVersionsPass
 from passes.fold_transpose_chain import FoldTransposeChainPass
-from passes.multiply_pictures_by_identity import MultiplyPicturesByIdentityPass
 from passes.multiply_tokens_transposed import MultiplyTokensTransposedPass
 from passes.narrow_int64_inputs import NarrowInt64InputsPass
 from passes.normalize_by_rows import NormalizeByRowsPass
@@ -59,7 +58,6 @@ def onnxruntime(input_shapes: InputShapes) -> Pipeline:
 def sophgo(input_shapes: InputShapes, *, half: bool = True) -> Pipeline:
     """Graph -> one size as tpu-mlir 1.30 reads it best; `half` if it computes with 16 bits."""
     faster: list[Pass] = [
-        MultiplyPicturesByIdentityPass(),  # no transposition at all
         NormalizeByRowsPass(),  # a picture is read once
         WriteOutGeluPass(),  # after feed-forwards are split: that looks for their Erf
     ]

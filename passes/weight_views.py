@@ -13,7 +13,11 @@ from passes.building import Builder
 
 def part_of(build: Builder, weight: ir.Value, axis: int, start: int, stop: int) -> ir.Value:
     """Elements `start` to `stop` along an axis of a weight."""
-    part = build.slice(weight, axis, start, stop)
+    assert weight.shape is not None and weight.name is not None
+    extents = list(weight.shape.numpy())
+    extents[axis] = stop - start
+    ends = [build.integers([number]) for number in (start, stop, axis)]
+    part = build.add("Slice", [weight, *ends], extents)
     part.name = f"{weight.name}.{start}-{stop}"
     return part
 

@@ -65,11 +65,21 @@ def _written_out(build: Builder, value: ir.Value) -> ir.Value:
     has a matrix product.
     """
     minus = build.elementwise("Mul", build.elementwise("Abs", value), build.number(-1.0))
-    share = build.elementwise("Exp", build.polynomial(minus, LOGARITHM))
+    share = build.elementwise("Exp", _logarithm(build, minus))
     half = build.elementwise("Mul", value, build.number(0.5))
     other = build.elementwise("Mul", minus, build.number(-0.5))
     positive = build.elementwise("Add", half, other)
     return build.elementwise("Add", positive, build.elementwise("Mul", share, minus))
+
+
+def _logarithm(build: Builder, minus: ir.Value) -> ir.Value:
+    """Add the polynomial `LOGARITHM`, by Horner's scheme."""
+    *lower, highest = map(build.number, LOGARITHM)
+    total = build.elementwise("Mul", minus, highest)
+    for coefficient in lower[:0:-1]:
+        total = build.elementwise("Add", total, coefficient)
+        total = build.elementwise("Mul", total, minus)
+    return build.elementwise("Add", total, lower[0])
 
 
 def _gelu(erf: ir.Node) -> Gelu | None:

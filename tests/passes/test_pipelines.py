@@ -61,7 +61,6 @@ def test_a_target_for_sophgo_gets_small_integers_and_old_versions_too() -> None:
         PassReport("split-feed-forward", 0),
         PassReport("multiply-tokens-transposed", 0),
         PassReport("write-out-silu", 0),
-        PassReport("multiply-pictures-by-identity", 0),
         PassReport("normalize-by-rows", 0),
         PassReport("write-out-gelu", 0),
         PassReport("narrow-int64-inputs", 1),
@@ -75,7 +74,6 @@ def test_a_target_for_sophgo_gets_small_integers_and_old_versions_too() -> None:
 def test_what_is_rewritten_for_16_bits_stays_as_it_is_for_32() -> None:
     half, full = (pipelines.sophgo(SHAPES, half=half).passes for half in (True, False))
     assert {one.name for one in half} - {one.name for one in full} == {
-        "multiply-pictures-by-identity",
         "normalize-by-rows",
         "write-out-gelu",
     }
