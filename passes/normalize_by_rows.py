@@ -79,8 +79,11 @@ def _normed(build: Builder, norm: GroupNorm) -> ir.Value:
     """Add all that a norm takes; return the picture, normalised."""
     batch, channels, height, _ = extents_of(norm.picture)
     grouped = [norm.groups, channels // norm.groups]
-    rows = [build.reshaped(v, [batch, *grouped, height]) for v in _rows(build, norm)]
-    minus_mean, rest, deviation = _groups(build, *rows, math.sqrt(norm.epsilon))
+    minus_mean, size, variance = (
+        build.reshaped(value, [batch, *grouped, height]) for value in _rows(build, norm)
+    )
+    root = math.sqrt(norm.epsilon)
+    minus_mean, rest, deviation = _groups(build, minus_mean, size, variance, root)
     scale, shift = (reshaped(build, w, [1, *grouped, 1]) for w in (norm.scale, norm.shift))
     scale = build.elementwise("Div", scale, deviation)
     # Any number near the mean will do where the rest is accounted for. This one depends on the
@@ -168,10 +171,10 @@ def _group_norm(norm: ir.Node) -> GroupNorm | None:
         return None
     if scale is None or shift is None or not (is_weight(scale, 3) and is_weight(shift, 3)):
         return None
-    groups, epsilon = before.outputs[0].shape, norm.attributes.get("epsilon")
+    groups, epsilon = norm.inputs[1], norm.attributes.get("epsilon")
     assert groups is not None
     number = epsilon.as_float() if epsilon is not None else 1e-5
-    return GroupNorm(picture, int(groups[1]), number, scale, shift, tuple(nodes))
+    return GroupNorm(picture, extents_of(groups)[0], number, scale, shift, tuple(nodes))
 
 
 def _is_plain(norm: ir.Node) -> bool:
