@@ -4,7 +4,7 @@ A GELU is x times the normal distribution's share below x, and the share below -
 a p that is nearly a parabola. With the polynomial here, found by minimising the largest error of
 the GELU (Lawson's algorithm on 0 to 6.5; beyond, it grows), that error is 1.5e-6.
 
-tpu-mlir computes Erf in float32, with a division, at a hundred times what an addition costs; and
+tpu-mlir computes Erf in float32, with a division, at 150 times what an addition costs; and
 1 + erf(-3), of which 16 bits keep a tenth, made the old form less exact than this one.
 """
 
