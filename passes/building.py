@@ -1,8 +1,12 @@
 """New nodes in the place of old ones, with the shapes and types that the house's graphs carry."""
 
 from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 import onnx_ir as ir
+
+Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def take_over(old: ir.Value, new: ir.Value) -> None:
@@ -31,6 +35,11 @@ class Builder:
         self._graph.insert_before(self._before, node)
         return output
 
+    def elementwise(self, operator: str, *inputs: ir.Value) -> ir.Value:
+        """Add a node that works element by element, with extents of 1 stretched."""
+        extents = np.broadcast_shapes(*(extents_of(value) for value in inputs))
+        return self.add(operator, inputs, extents)
+
     def reshaped(self, value: ir.Value, extents: Sequence[int]) -> ir.Value:
         """Add a Reshape to these extents."""
         return self.add("Reshape", [value, self.integers(extents)], extents)
@@ -39,6 +48,10 @@ class Builder:
         """Return a constant int64 vector; one for all that ask for the same."""
         name = f"sdconv_int64_{'_'.join(map(str, values))}"
         return self._constant(name, ir.tensor(list(values), dtype=ir.DataType.INT64))
+
+    def constant(self, name: str, values: Array) -> ir.Value:
+        """Return a constant of this name, the same for all that ask for it."""
+        return self._constant(name, ir.tensor(values))
 
     def number(self, value: float) -> ir.Value:
         """Return a constant float32 scalar; one for all that ask for the same."""
@@ -54,3 +67,9 @@ class Builder:
             )
             self._graph.register_initializer(constant)
         return self._graph.initializers[name]
+
+
+def extents_of(value: ir.Value) -> tuple[int, ...]:
+    """A shape that is known to be static."""
+    assert value.shape is not None
+    return tuple(value.shape.numpy())
