@@ -20,6 +20,7 @@ from converter.progress import Event, Progress
 from converter.stream import file_size
 from passes.linked_weights import read_graph
 from passes.weights import weight_places
+from targets import placeholders
 from targets.base import CompileJob, ToolchainError
 from targets.calibration import CalibrationData
 from targets.machine import require_memory
@@ -30,7 +31,7 @@ from targets.sophgo.bmodel.reading import read_bmodel, stages, weights_of
 from targets.sophgo.chips import Chip
 from targets.sophgo.cost import compile_memory, disk_peak
 from targets.sophgo.graphs import StaticGraph
-from targets.sophgo.packing import learning, placeholders
+from targets.sophgo.packing import learning
 from targets.sophgo.precisions import PRECISIONS
 from targets.sophgo.record import PROFILE_FILE, StageRecord
 from targets.sophgo.repro import keep_repro

@@ -13,10 +13,11 @@ from converter.progress import Event, Progress, silent
 from converter.weights import Array
 from targets.base import CompileJob, ToolchainError
 from targets.calibration import CalibrationData
+from targets.driver import PortAt
 from targets.sophgo.chips import CHIPS, Chip
 from targets.sophgo.compilation import BMODEL_FILE, compile_graph
 from targets.sophgo.emulator import EmulatorRunner
-from targets.sophgo.graphs import PortAt, StaticGraph
+from targets.sophgo.graphs import StaticGraph
 from targets.sophgo.precisions import PRECISIONS
 from targets.sophgo.record import StageRecord
 from targets.sophgo.toolchain import TpuMlir

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from converter.folders import cache_folder
 from targets.base import CompileJob
-from targets.sophgo.toolchain import RECORD_FILE, TpuMlir
+from targets.environments import RECORD_FILE
+from targets.sophgo.toolchain import TpuMlir
 
 LARGEST_KEPT = 16 << 20
 """Bytes. Graphs, MLIR, logs and scripts are smaller; the weights' intermediate files are not."""

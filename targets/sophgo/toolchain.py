@@ -10,12 +10,10 @@ from filelock import FileLock
 
 from converter.progress import Progress
 from targets.base import ToolchainError
+from targets.environments import RECORD_FILE
 from targets.processes import ONLY_OURS, telling_line
 from targets.sophgo.chips import CHIPS
 from targets.toolchains import Proof, Toolchain
-
-RECORD_FILE = "toolchain.json"
-"""Written last when the environment is built: versions, Python, date."""
 
 GLIBC_FILES = ("libc.so.6", "libm.so.6", "libpthread.so.0")
 """glibc 2.35, shipped in the package and found by its programs through their RPATH: where the
