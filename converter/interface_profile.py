@@ -2,11 +2,12 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from converter.architecture import Architecture
 from converter.components import LAST_STATE, interface, size_multiple
 from converter.errors import InputError
-from converter.families.controlnet import kind_of
+from converter.families.controlnet import is_controlnet, kind_of
 from converter.interface import Interface, Port
 from converter.sizes import Size, check_size
 
@@ -37,6 +38,31 @@ class Deployment:
 
     files: Mapping[str, str]
     size: Size
+    only: bool = False
+    """Whether it runs no other size."""
+
+
+@dataclass(frozen=True)
+class OwnSampling:
+    """How a consumer draws that cannot be told how.
+
+    `noise` is one of `runtime.noise.NOISES`; `because` says in a user's words who draws so.
+    """
+
+    scheduler: str
+    steps: int
+    guidance: float
+    noise: str
+    because: str
+
+    def advice(self) -> dict[str, Any]:
+        """As `Bundle.sampling` has it."""
+        return {
+            "scheduler": self.scheduler,
+            "steps": self.steps,
+            "guidance": self.guidance,
+            "because": self.because,
+        }
 
 
 @dataclass(frozen=True)
@@ -52,6 +78,12 @@ class InterfaceProfile:
     """The target whose artifacts this consumer runs."""
     batch: int = 1
     """The UNet batch that it runs."""
+    batches: Mapping[str, int] = field(default_factory=dict)
+    """By kind of component, where it runs others than the UNet with more than one row."""
+    padding: Mapping[str, int] = field(default_factory=dict)
+    """By text encoder, the token behind the end of a prompt, where it is not the family's."""
+    sampling: OwnSampling | None = None
+    """How it draws, where that is not for the user to say."""
     precisions: Mapping[str, str] = field(default_factory=dict)
     """By kind of component, where its own artifacts differ from what the target would choose."""
     deployments: Mapping[tuple[str, bool], Deployment] = field(default_factory=dict)
@@ -112,8 +144,23 @@ class InterfaceProfile:
         """Raise InputError for a picture size that the model cannot take behind these ports."""
         ports = self.residual_ports(architecture)
         multiple = size_multiple(architecture, residual_ports=ports)
+        deployment = self.deployment(architecture)
         for size in sizes:
+            if deployment is not None and deployment.only and size != deployment.size:
+                raise InputError(
+                    f"size {size}: profile {self.name} runs {deployment.size} only "
+                    f"({self.consumer}): take that size, or export with --profile diffusers"
+                )
             check_size(size, multiple)
+
+    def batch_of(self, component: str, batch: int) -> int:
+        """The rows of one run, where the denoiser's are `batch`.
+
+        Hosts encode one prompt and decode one picture at a time, unless `batches` says otherwise.
+        """
+        kind = kind_of(component)
+        usual = batch if kind == "unet" or is_controlnet(component) else 1
+        return self.batches.get(kind, usual)
 
     def interface(self, component: str, architecture: Architecture) -> Interface:
         """The component's ports as this consumer binds them."""

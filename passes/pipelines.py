@@ -53,6 +53,13 @@ def onnxruntime(input_shapes: InputShapes) -> Pipeline:
     )
 
 
+def mnn(input_shapes: InputShapes | None) -> Pipeline:
+    """Graph -> MNN: one size, or with None all sizes."""
+    if input_shapes is None:
+        return Pipeline([])
+    return Pipeline([SpecializeSizePass(input_shapes), FoldTransposeChainPass()])
+
+
 def sophgo(input_shapes: InputShapes) -> Pipeline:
     """Graph -> one size as tpu-mlir 1.30 reads it best."""
     return Pipeline(

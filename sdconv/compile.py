@@ -53,6 +53,10 @@ def compile_(
     effort: Annotated[
         str, typer.Option(help="high lets a chip's compiler search minutes longer.")
     ] = "normal",
+    static: Annotated[
+        bool,
+        typer.Option("--static", help="A file for each size, where one would serve them all."),
+    ] = False,
     family: model_options.Family = None,
     no_validate: Annotated[
         bool, typer.Option("--no-validate", help="Do not judge the artifacts.")
@@ -78,6 +82,7 @@ def compile_(
         effort=effort,
         calibration=calibration,
         quantize_tables=parse_tables(quantize_table or ()),
+        static=static,
     )
     with progress_bar() as progress:
         manifest = compile_bundle(request, progress).of_target(target)

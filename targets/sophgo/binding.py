@@ -9,7 +9,7 @@ import json
 import os
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from converter.files import replacing, require_space, take, write_json
 from converter.progress import Event, Progress
 from converter.weights import WeightSource
 from targets.base import Skeleton, ToolchainError
+from targets.contents import Contents
 from targets.sophgo.bmodel.combining import Source, plan
 from targets.sophgo.bmodel.kinds import Binary
 from targets.sophgo.bmodel.layout import Layout, write_frame
@@ -28,17 +29,6 @@ from targets.sophgo.compilation import BMODEL_FILE
 from targets.sophgo.packing.regions import copy_region, write_region
 from targets.sophgo.packing.weight_map import WeightMap, joined
 from targets.sophgo.record import StageRecord
-
-
-@dataclass(frozen=True)
-class Contents:
-    """What a bmodel was made of; `bytes` and `mtime_ns` tell whether it is that file still."""
-
-    skeletons: tuple[str, ...]
-    weights: str
-    tensor_keys: dict[str, str]
-    bytes: int = 0
-    mtime_ns: int = 0
 
 
 def bind(
@@ -53,11 +43,10 @@ def bind(
     Nothing is written where the same file lies already.
     """
     ordered = _by_memory(skeletons)
-    contents = Contents(tuple(s.key for s in ordered), weights.key, dict(weights.tensor_keys))
-    before = _contents(path)
-    made_from = contents.skeletons, contents.weights
-    if before is None or (before.skeletons, before.weights) != made_from:
-        _write(ordered, weights, path, _unchanged(before, contents), progress)
+    contents = Contents.of([s.key for s in ordered], weights)
+    before = Contents.read(path, path.with_suffix(".json"))
+    if before is None or not before.is_of(contents):
+        _write(ordered, weights, path, contents.unchanged(before), progress)
         _describe(skeletons, weights, contents, path, toolchain)
 
 
@@ -190,25 +179,6 @@ def _write_weights(
         done += region.size
 
 
-def _unchanged(before: Contents | None, now: Contents) -> frozenset[str]:
-    """The weights that a file made of the same skeletons holds already."""
-    if before is None or before.skeletons != now.skeletons:
-        return frozenset()
-    old = before.tensor_keys
-    return frozenset(name for name, key in now.tensor_keys.items() if old.get(name) == key)
-
-
-def _contents(path: Path) -> Contents | None:
-    """What `path` is made of, if it is the file that was described beside it."""
-    try:
-        stat = path.stat()
-        described = json.loads(path.with_suffix(".json").read_text())["contents"]
-        found = Contents(**{**described, "skeletons": tuple(described["skeletons"])})
-    except (OSError, ValueError, KeyError, TypeError):
-        return None  # none there, or by another version: it is written anew
-    return found if (found.bytes, found.mtime_ns) == (stat.st_size, stat.st_mtime_ns) else None
-
-
 def _describe(
     skeletons: Sequence[Skeleton],
     weights: WeightSource,
@@ -216,7 +186,6 @@ def _describe(
     path: Path,
     toolchain: str,
 ) -> None:
-    stat = path.stat()
     described: dict[str, Any] = {
         "schema": 2,
         "toolchain": toolchain,
@@ -224,6 +193,6 @@ def _describe(
             {"key": s.artifact_key(weights), **StageRecord.load(s.path).to_json()}
             for s in skeletons
         ],
-        "contents": {**asdict(contents), "bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns},
+        "contents": contents.to_json(path),
     }
     write_json(path.with_suffix(".json"), described)

@@ -25,6 +25,7 @@ from targets.base import CompileJob, ToolchainError
 from targets.calibration import CalibrationData
 from targets.machine import require_memory
 from targets.processes import ChildFailedError, run_logged
+from targets.repro import keep_repro
 from targets.sophgo.bmodel.cutting import cut_weights
 from targets.sophgo.bmodel.kinds import Binary
 from targets.sophgo.bmodel.reading import read_bmodel, stages, weights_of
@@ -34,7 +35,6 @@ from targets.sophgo.graphs import StaticGraph
 from targets.sophgo.packing import learning
 from targets.sophgo.precisions import PRECISIONS
 from targets.sophgo.record import PROFILE_FILE, StageRecord
-from targets.sophgo.repro import keep_repro
 from targets.sophgo.toolchain import TpuMlir
 
 IMPORTER = Path(__file__).with_name("inside") / "importer.py"

@@ -9,14 +9,14 @@ from pathlib import Path
 from converter.folders import cache_folder
 from targets.base import CompileJob
 from targets.environments import RECORD_FILE
-from targets.sophgo.toolchain import TpuMlir
+from targets.toolchains import Toolchain
 
 LARGEST_KEPT = 16 << 20
 """Bytes. Graphs, MLIR, logs and scripts are smaller; the weights' intermediate files are not."""
 
 
 def keep_repro(
-    toolchain: TpuMlir, job: CompileJob, commands: Sequence[Sequence[str | Path]], work: Path
+    toolchain: Toolchain, job: CompileJob, commands: Sequence[Sequence[str | Path]], work: Path
 ) -> Path:
     """Copy a failed job's small files to the cache's `failures` folder and say how to run it again.
 
@@ -40,15 +40,14 @@ def keep_repro(
     return folder
 
 
-def _script(toolchain: TpuMlir, commands: Sequence[Sequence[str | Path]]) -> str:
+def _script(toolchain: Toolchain, commands: Sequence[Sequence[str | Path]]) -> str:
     """The commands as a shell script, for a reader; nothing here ever runs it.
 
     The weights are named where they lie: they are too big to send, and may not be the sender's.
     """
-    wanted = ("TPUC_ROOT", "PATH", "PYTHONPATH", "LD_LIBRARY_PATH")
     env = toolchain.env()
     lines = ["#!/bin/sh", "set -e", 'cd "$(dirname "$0")"']
-    lines += [f"export {name}={shlex.quote(env[name])}" for name in wanted]
+    lines += [f"export {name}={shlex.quote(env[name])}" for name in toolchain.variables]
     for argv in commands:
         local = (Path(word).name if _is_ours(word) else str(word) for word in argv)
         lines.append(shlex.join(local))
