@@ -5,7 +5,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from converter.architecture import Architecture
-from converter.components import LAST_STATE, interface, size_multiple
+from converter.components import (
+    COMPONENTS,
+    END_STATE,
+    LAST_STATE,
+    PENULTIMATE_STATE,
+    interface,
+    size_multiple,
+)
 from converter.errors import InputError
 from converter.families.controlnet import is_controlnet, kind_of
 from converter.interface import Interface, Port
@@ -82,6 +89,8 @@ class InterfaceProfile:
     """By kind of component, where it runs others than the UNet with more than one row."""
     padding: Mapping[str, int] = field(default_factory=dict)
     """By text encoder, the token behind the end of a prompt, where it is not the family's."""
+    kinds: tuple[str, ...] = COMPONENTS
+    """The kinds of components that are made for it."""
     sampling: OwnSampling | None = None
     """How it draws, where that is not for the user to say."""
     precisions: Mapping[str, str] = field(default_factory=dict)
@@ -131,10 +140,13 @@ class InterfaceProfile:
     def presented(self, architecture: Architecture) -> Architecture:
         """The model with the further outputs that this consumer binds."""
         text = architecture.text_encoder
-        mine = self.components.get("text_encoder", ComponentProfile())
-        if text is None or text.final_norm or LAST_STATE not in (mine.outputs or ()):
+        bound = self.components.get("text_encoder", ComponentProfile()).outputs or {}
+        if text is None or text.final_norm:
             return architecture
-        return replace(architecture, text_encoder=replace(text, last_state=True))
+        # Where both states have one name, the one that the UNet takes is meant.
+        both = LAST_STATE in bound and bound[LAST_STATE] != bound.get(PENULTIMATE_STATE)
+        more = replace(text, last_state=both, pooled=END_STATE in bound)
+        return replace(architecture, text_encoder=more)
 
     def residual_ports(self, architecture: Architecture) -> bool:
         """Whether the UNet has the ports that a ControlNet's outputs go to."""

@@ -1,7 +1,7 @@
 """Interface profiles: which consumer an artifact must run in unchanged, as data."""
 
 from converter.architecture import CONTROLNET
-from converter.components import LAST_STATE, PENULTIMATE_STATE, POOLED
+from converter.components import END_STATE, LAST_STATE, PENULTIMATE_STATE, POOLED
 from converter.errors import InputError
 from converter.interface_profile import (
     ComponentProfile,
@@ -148,7 +148,28 @@ MNN = InterfaceProfile(
     components={"unet": ComponentProfile(dtypes={"timestep": "int32"})},
 )
 
-PROFILES = {profile.name: profile for profile in (SD_LCM_TPU, SOPHON_DEMO, DIFFUSERS, MNN)}
+ADRENO = InterfaceProfile(
+    name="adreno",
+    consumer="phones with an Adreno GPU: text encoders run by MNN, in a process of their own",
+    always_residual_ports=False,
+    target="mnn",
+    kinds=("text_encoder", "text_encoder_2"),  # what their GPU runs is another target's
+    precisions={"text_encoder": "w8", "text_encoder_2": "w8"},
+    components={
+        kind: ComponentProfile(
+            outputs={
+                # One of these, whichever the UNet takes.
+                LAST_STATE: LAST_STATE,
+                PENULTIMATE_STATE: LAST_STATE,
+                END_STATE: "pooled_output",
+                POOLED: "pooled_output",
+            }
+        )
+        for kind in ("text_encoder", "text_encoder_2")
+    },
+)
+
+PROFILES = {profile.name: profile for profile in (SD_LCM_TPU, SOPHON_DEMO, DIFFUSERS, MNN, ADRENO)}
 
 
 def get_profile(name: str) -> InterfaceProfile:
