@@ -33,6 +33,7 @@ from targets.mnn import learning
 from targets.mnn.binding import bind
 from targets.mnn.conformance import check_folder
 from targets.mnn.conversion import CONVERT, convert_graph, unbound
+from targets.mnn.cost import bind_cost, compile_cost
 from targets.mnn.engine import PROFILE, TOKENIZER
 from targets.mnn.model import WEIGHTS_SUFFIX
 from targets.mnn.mtok import write_mtok
@@ -120,7 +121,11 @@ class MnnTarget(Target):
 
     def predict(self, work: Workload) -> Cost:
         """See `targets.mnn.cost`."""
-        raise NotImplementedError
+        return compile_cost(work)
+
+    def predict_bind(self, works: Sequence[Workload]) -> Cost:
+        """See `targets.mnn.cost`."""
+        return bind_cost(works)
 
     def bind(
         self,
