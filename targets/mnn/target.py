@@ -56,7 +56,7 @@ class MnnTarget(Target):
         self._toolchain = Mnn()
         self._backend = backend
         self.name = "mnn" if backend == "cpu" else f"mnn-{backend}"
-        where = "any CPU" if backend == "cpu" else f"MNN's {backend.upper()} back-end"
+        where = "any CPU" if backend == "cpu" else f"a device of {backend} that MNN runs on"
         self.summary = f"one .mnn per component for all sizes, weights beside it; {where}"
 
     def default_precision(self, component: str) -> str:
@@ -187,7 +187,7 @@ class MnnTarget(Target):
         """Load the artifact's model. Raises ToolchainError."""
         self.check_ready()
         session = Session(
-            runtime_python(self._toolchain),
+            runtime_python(self._toolchain, self._backend),
             dynamic=PRECISIONS[artifact.precision].dynamic,
             backend=self._backend,
         )
