@@ -8,6 +8,7 @@ import onnx_ir as ir
 from passes.base import Pass, PassReport
 from passes.cap_versions import CapVersionsPass
 from passes.fold_transpose_chain import FoldTransposeChainPass
+from passes.halve_phases_exactly import HalvePhasesExactlyPass
 from passes.multiply_tokens_transposed import MultiplyTokensTransposedPass
 from passes.narrow_int64_inputs import NarrowInt64InputsPass
 from passes.present_interface import PresentInterfacePass
@@ -53,11 +54,12 @@ def onnxruntime(input_shapes: InputShapes) -> Pipeline:
     )
 
 
-def mnn(input_shapes: InputShapes | None) -> Pipeline:
-    """Graph -> MNN: one size, or with None all sizes."""
+def mnn(input_shapes: InputShapes | None, *, halves: bool = False) -> Pipeline:
+    """Graph -> MNN: one size, or with None all sizes; `halves`: constants become float16."""
+    exact: list[Pass] = [HalvePhasesExactlyPass()] if halves else []
     if input_shapes is None:
-        return Pipeline([])
-    return Pipeline([SpecializeSizePass(input_shapes), FoldTransposeChainPass()])
+        return Pipeline(exact)
+    return Pipeline([SpecializeSizePass(input_shapes), FoldTransposeChainPass(), *exact])
 
 
 def sophgo(input_shapes: InputShapes) -> Pipeline:
