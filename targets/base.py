@@ -293,6 +293,8 @@ class Target(ABC):
     """Whether single operations can have a precision of their own."""
     serves_all_sizes: bool = False
     """Whether one file serves every size, unless it is asked to be static."""
+    made_without: str | None = None
+    """What can be made while `check_ready` raises, in words; None: nothing."""
     cannot_run: str | None = None
     """Why no artifact can be opened on this or any machine without the chip; None: they can."""
 
