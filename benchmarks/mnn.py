@@ -132,9 +132,14 @@ def _run(target: str, artifact: Artifact, folder: Path, inputs: Mapping[str, Arr
     with get_target(target).open(artifact, folder) as runner:
         runner.infer(inputs)  # the first one packs weights and reserves memory
         processes = psutil.Process().children() or [psutil.Process()]
-        before = _cpu(processes[0])
+        runs = max(processes, key=_memory)  # the other is Python's, and small
+        before = _cpu(runs)
         outputs = runner.infer(inputs)
-        return Ran(outputs, _cpu(processes[0]) - before, processes[0].memory_info().rss / 1e9)
+        return Ran(outputs, _cpu(runs) - before, _memory(runs))
+
+
+def _memory(process: psutil.Process) -> float:
+    return float(process.memory_info().rss / 1e9)
 
 
 def _cpu(process: psutil.Process) -> float:
