@@ -8,13 +8,16 @@ import onnx_ir as ir
 from passes.base import Pass, PassReport
 from passes.cap_versions import CapVersionsPass
 from passes.fold_transpose_chain import FoldTransposeChainPass
+from passes.halve_phases_exactly import HalvePhasesExactlyPass
 from passes.multiply_tokens_transposed import MultiplyTokensTransposedPass
 from passes.narrow_int64_inputs import NarrowInt64InputsPass
+from passes.normalize_by_rows import NormalizeByRowsPass
 from passes.present_interface import PresentInterfacePass
 from passes.scale_one_factor import ScaleOneFactorPass
 from passes.specialize_size import SpecializeSizePass
 from passes.split_feed_forward import SplitFeedForwardPass
 from passes.sum_norms_in_stages import SumNormsInStagesPass
+from passes.write_out_gelu import WriteOutGeluPass
 from passes.write_out_silu import WriteOutSiluPass
 
 InputShapes = Mapping[str, tuple[int, ...]]
@@ -53,8 +56,20 @@ def onnxruntime(input_shapes: InputShapes) -> Pipeline:
     )
 
 
-def sophgo(input_shapes: InputShapes) -> Pipeline:
-    """Graph -> one size as tpu-mlir 1.30 reads it best."""
+def mnn(input_shapes: InputShapes | None, *, halves: bool = False) -> Pipeline:
+    """Graph -> MNN: one size, or with None all sizes; `halves`: constants become float16."""
+    exact: list[Pass] = [HalvePhasesExactlyPass()] if halves else []
+    if input_shapes is None:
+        return Pipeline(exact)
+    return Pipeline([SpecializeSizePass(input_shapes), FoldTransposeChainPass(), *exact])
+
+
+def sophgo(input_shapes: InputShapes, *, half: bool = True) -> Pipeline:
+    """Graph -> one size as tpu-mlir 1.30 reads it best; `half` if it computes with 16 bits."""
+    faster: list[Pass] = [
+        NormalizeByRowsPass(),  # a picture is read once
+        WriteOutGeluPass(),  # after feed-forwards are split: that looks for their Erf
+    ]
     return Pipeline(
         [
             SpecializeSizePass(input_shapes),
@@ -63,6 +78,7 @@ def sophgo(input_shapes: InputShapes) -> Pipeline:
             SplitFeedForwardPass(),  # weights load while others are multiplied by
             MultiplyTokensTransposedPass(),  # a transposition less
             WriteOutSiluPass(),  # half the local memory
+            *(faster if half else ()),
             NarrowInt64InputsPass(),  # the chip's hosts hand over 32-bit integers
             CapVersionsPass(ir_version=9, opset=18),  # its importer is onnx 1.14
         ]

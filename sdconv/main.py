@@ -17,8 +17,10 @@ from sdconv.generate import generate
 from sdconv.inspect import inspect
 from sdconv.matrix import matrix
 from sdconv.original_flags import translate
+from sdconv.picture import picture
 from sdconv.skeleton import app as skeleton_app
 from sdconv.targets import targets
+from sdconv.tokens import tokens
 from sdconv.toolchain import app as toolchain_app
 from sdconv.ui import ui
 from sdconv.validate import validate
@@ -41,6 +43,8 @@ app.command("validate")(validate)
 app.command("matrix")(matrix)
 app.command("build")(build)
 app.command("generate")(generate)
+app.command("tokens")(tokens)
+app.command("picture")(picture)
 app.command("bench")(bench)
 app.command("targets")(targets)
 app.command("ui")(ui)

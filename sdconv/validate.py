@@ -88,6 +88,7 @@ def validate(
     steps: options.Steps = None,
     guidance: options.Guidance = None,
     seed: options.Seed = 0,
+    noise: options.Noise = None,
     hint: options.Hints = None,
     print_recipe: model_options.PrintRecipe = False,
 ) -> None:
@@ -109,7 +110,7 @@ def validate(
     seeing = [o for o, given in (("--attribute", attribute), ("--recogniser", recogniser)) if given]
     check_options(levels, mending, seeing, judge_only=judge_only, drawing=bool(prompts))
     if prompts:
-        chosen = (prompts[0], negative, scheduler, steps, guidance, seed, hint)
+        chosen = (prompts[0], negative, scheduler, steps, guidance, seed, hint, noise)
         picture = options.picture_request(artifacts, bundle, *chosen, say=not print_recipe)
     request = ValidateRequest(
         artifacts=artifacts,

@@ -56,13 +56,14 @@ class Compilation:
     """What is compiled for one target."""
 
     target: str
-    sizes: tuple[Size, ...]
+    sizes: tuple[Size, ...] = ()
     components: tuple[str, ...] = ()
     precision: Mapping[str, str] = field(default_factory=dict)
     batch: int | None = None
     effort: str = "normal"
     calibration: str | None = None
     quantize_tables: Mapping[str, str] = field(default_factory=dict)
+    static: bool = False
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,7 @@ class Validation:
     steps: int | None = None
     guidance: float | None = None
     seed: int = 0
+    noise: str | None = None
     hints: tuple[str, ...] = ()
     levels: tuple[Level, ...] = ()
     recogniser: str | None = None

@@ -50,6 +50,7 @@ def to_compile(
         effort=one.effort,
         calibration=None if one.calibration is None else local(one.calibration),
         quantize_tables=tables,
+        static=one.static,
     )
 
 
@@ -61,7 +62,9 @@ def to_validate(
     if one.prompts:
         options, _ = sampling_options(bundle.sampling, one.scheduler, one.steps, one.guidance)
         hints = tuple(HintFile.parse(hint) for hint in one.hints)
-        first = PictureRequest(one.prompts[0], one.negative, seed=one.seed, hints=hints)
+        first = PictureRequest(
+            one.prompts[0], one.negative, seed=one.seed, hints=hints, noise=one.noise or ""
+        )
         picture = replace(first, **options)
     return ValidateRequest(
         artifacts=artifacts,
@@ -123,6 +126,7 @@ def _compilation(request: CompileRequest) -> Compilation:
         effort=request.effort,
         calibration=None if calibration is None else str(calibration.absolute()),
         quantize_tables={c: str(p.absolute()) for c, p in request.quantize_tables.items()},
+        static=request.static,
     )
 
 
@@ -133,6 +137,7 @@ def _validation(request: ValidateRequest) -> Validation:
         pictured = {name: mine[name] for name in
                     ("negative", "scheduler", "steps", "guidance", "seed")}  # fmt: skip
         pictured["prompts"] = (request.picture.prompt, *request.prompts)
+        pictured["noise"] = request.picture.noise or None
         pictured["hints"] = tuple(str(hint) for hint in request.picture.hints)
     recogniser = request.recogniser
     return Validation(

@@ -14,9 +14,9 @@ from converter.progress import Progress
 from converter.weights import Array
 from passes.linked_weights import read_graph
 from targets.base import CompileJob, Health, Interpreter, ToolchainError
+from targets.driver import Driver, ordered_inputs
 from targets.sophgo.chips import Chip
 from targets.sophgo.compilation import lower_graph
-from targets.sophgo.driver import Driver, ordered_inputs
 from targets.sophgo.graphs import static_graph
 from targets.sophgo.operations import operations
 from targets.sophgo.toolchain import TpuMlir
