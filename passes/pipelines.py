@@ -60,6 +60,13 @@ def mnn(input_shapes: InputShapes | None) -> Pipeline:
     return Pipeline([SpecializeSizePass(input_shapes), FoldTransposeChainPass()])
 
 
+def tvm(input_shapes: InputShapes) -> Pipeline:
+    """Graph -> one size for a CPU by TVM."""
+    return Pipeline(
+        [SpecializeSizePass(input_shapes), FoldTransposeChainPass(), SumNormsInStagesPass()]
+    )
+
+
 def sophgo(input_shapes: InputShapes) -> Pipeline:
     """Graph -> one size as tpu-mlir 1.30 reads it best."""
     return Pipeline(

@@ -26,10 +26,17 @@ def _sophgo(chip: str) -> Target:
     return SophgoTarget(chip)
 
 
+def _tvm() -> Target:
+    from targets.tvm.target import TvmTarget
+
+    return TvmTarget()
+
+
 TARGETS: dict[str, Callable[[], Target]] = {
     "onnxruntime": _onnxruntime,
     "mnn": partial(_mnn, "cpu"),
     "mnn-opencl": partial(_mnn, "opencl"),
+    "tvm": _tvm,
     **{chip: partial(_sophgo, chip) for chip in CHIPS},
 }
 

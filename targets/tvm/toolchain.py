@@ -1,0 +1,79 @@
+"""TVM's wheel in an environment of its own: where it is, how it is run, whether it is whole."""
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from converter.progress import Event, Progress
+from targets.base import ToolchainError
+from targets.environments import RECORD_FILE, new_environment, write_record
+from targets.processes import ChildFailedError, run_logged
+from targets.toolchains import Proof, Toolchain, build_environment
+
+PACKAGES = (
+    "apache-tvm==0.27.0.post1",
+    "apache-tvm-ffi==0.1.15.post2",
+    "onnx==1.23.2",
+    "numpy>=2,<3",
+)
+
+COMPILERS = ("g++", "gcc", "clang++", "clang", "c++", "cc")
+"""What TVM links its objects with, in its own order; `CXX` goes before them."""
+
+
+class Tvm(Toolchain):
+    """TVM's compiler and runtime, through its Python API; a C++ compiler of the system links."""
+
+    name = "tvm"
+    version = "0.27.0.post1"
+    targets = ("tvm",)
+
+    @property
+    def python(self) -> Path:
+        """The environment's interpreter."""
+        return self.folder / "bin" / "python"
+
+    def problem(self) -> str | None:
+        """Why it cannot be used, in one line with what to do; None when it is ready."""
+        if not (self.folder / RECORD_FILE).is_file() or not self.python.exists():
+            return (
+                f"TVM {self.version} is not installed: run 'sdconv toolchain install {self.name}'"
+            )
+        if "CXX" not in os.environ and not any(map(shutil.which, COMPILERS)):
+            return (
+                "TVM links what it compiles with a C++ compiler, and there is none: run 'apt "
+                "install g++', or name one in CXX"
+            )
+        return None
+
+    def install(self, progress: Progress, *, force: bool = False) -> bool:
+        """Build the environment; False when it was there already. Raises ToolchainError."""
+        if not force and (self.folder / RECORD_FILE).is_file() and self.python.exists():
+            return False
+        stage = f"install {self.name} {self.version}"
+        progress(Event(stage, 0.0))
+        python = Path(sys.executable)
+        with new_environment(self.folder) as building:
+
+            def on_line(line: str) -> None:
+                if line.startswith("Installing collected"):
+                    progress(Event(stage, 0.8))
+
+            inside = build_environment(python, building.work, [PACKAGES], building.log, on_line)
+            try:
+                run_logged([inside, "-c", "import tvm.relax"], building.log, env=self.env())
+            except ChildFailedError as e:
+                raise ToolchainError(
+                    f"the installed TVM does not start: {e}; full log: {building.log}"
+                ) from e
+            write_record(building.work, self.name, self.version, python, self.env())
+        progress(Event(stage, 1.0, f"installed in {self.folder}"))
+        return True
+
+    def prove(self, progress: Progress) -> list[Proof]:
+        """Compile a small network, bind weights to it and run it."""
+        from targets.tvm.doctor import prove
+
+        self.check_ready()
+        return prove(self, progress)
