@@ -7,7 +7,10 @@ import onnx_ir as ir
 
 from passes.base import Pass, PassReport
 from passes.cap_versions import CapVersionsPass
+from passes.compute_on_pictures import ComputeOnPicturesPass
 from passes.fold_transpose_chain import FoldTransposeChainPass
+from passes.halve_precision import HalvePrecisionPass
+from passes.multiply_heads_apart import MultiplyHeadsApartPass
 from passes.multiply_tokens_transposed import MultiplyTokensTransposedPass
 from passes.narrow_int64_inputs import NarrowInt64InputsPass
 from passes.present_interface import PresentInterfacePass
@@ -64,6 +67,21 @@ def tvm(input_shapes: InputShapes) -> Pipeline:
     """Graph -> one size for a CPU by TVM."""
     return Pipeline(
         [SpecializeSizePass(input_shapes), FoldTransposeChainPass(), SumNormsInStagesPass()]
+    )
+
+
+def adreno(
+    input_shapes: InputShapes, *, clml: bool, half: bool, wide: Sequence[str] = ()
+) -> Pipeline:
+    """Graph -> one size for an Adreno by TVM; operators of `wide` stay in float32."""
+    return Pipeline(
+        [
+            SpecializeSizePass(input_shapes),
+            FoldTransposeChainPass(),
+            *([MultiplyHeadsApartPass(), ComputeOnPicturesPass()] if clml else []),
+            *([HalvePrecisionPass(wide)] if half else []),
+            SumNormsInStagesPass(),  # of what is float32 again
+        ]
     )
 
 

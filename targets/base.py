@@ -170,6 +170,69 @@ class Estimate:
 
 
 @dataclass(frozen=True)
+class PlacedOperators:
+    """Operators of one kind that run at one place for one reason.
+
+    `operations` are the additions and multiplications of one run, `reason` why they are not where
+    most of the work is done; empty for those that are.
+    """
+
+    operator: str
+    where: str
+    reason: str
+    count: int
+    operations: int
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Which part of a network a vendor's library runs, in how many graphs, and why no more.
+
+    `structures` counts graphs that differ in more than their weights, `kernels` the calls in them;
+    `handed_over` and `handed_back` are the bytes that go into the graphs and come out in one run.
+    """
+
+    library: str
+    rows: tuple[PlacedOperators, ...]
+    graphs: int
+    structures: int
+    kernels: int
+    handed_over: int
+    handed_back: int
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "Placement":
+        """Read what `dataclasses.asdict` gives."""
+        return cls(**{**data, "rows": tuple(PlacedOperators(**row) for row in data["rows"])})
+
+    @property
+    def operations(self) -> int:
+        """Of one run."""
+        return sum(row.operations for row in self.rows)
+
+    @property
+    def share(self) -> float:
+        """The part of the operations that the library runs."""
+        mine = sum(row.operations for row in self.rows if row.where == self.library)
+        return mine / max(1, self.operations)
+
+    @property
+    def sentence(self) -> str:
+        """In words: ``100.0 % of 0.20 GFLOP on CLML in 132 graphs``."""
+        return (
+            f"{self.share:.1%} of {self.operations / 1e9:.2f} GFLOP on {self.library} in "
+            f"{self.graphs} graphs ({self.structures} of them different, {self.kernels} kernels); "
+            f"{self.handed_over / 1e6:.1f} MB go in and {self.handed_back / 1e6:.1f} MB come out"
+        )
+
+    @property
+    def staying(self) -> list[PlacedOperators]:
+        """What the library does not run, most numerous first."""
+        rest = [row for row in self.rows if row.where != self.library]
+        return sorted(rest, key=lambda row: (-row.operations, -row.count, row.operator))
+
+
+@dataclass(frozen=True)
 class Skeleton:
     """What a compiler made of a job: instructions and memory map, in one cache entry.
 
@@ -220,6 +283,7 @@ class Artifact:
     estimate: Estimate | None = None
     quantize_table: str | None = None
     """Content hash of a user's own table of precisions."""
+    placement: Placement | None = None
 
     @property
     def label(self) -> str:

@@ -1,11 +1,12 @@
-"""graph -> skeleton: a library that holds no weight, and what it takes and gives."""
+"""graph -> skeleton: libraries that hold no weight, and what they take and give."""
 
+import hashlib
 import json
+import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from signal import SIGKILL
-from typing import Any
 
 import onnx_ir as ir
 
@@ -15,51 +16,77 @@ from targets.machine import require_memory
 from targets.processes import ChildFailedError, run_logged
 from targets.repro import keep_repro
 from targets.tvm.cost import compile_memory
+from targets.tvm.kinds import Build
 from targets.tvm.parameters import take_parameters
 from targets.tvm.program import PROGRAM_FILE, Program, operations_of, ports_of
 from targets.tvm.toolchain import Tvm
 
-COMPILE = Path(__file__).with_name("inside") / "compile.py"
+INSIDE = Path(__file__).with_name("inside")
+COMPILE = INSIDE / "compile.py"
+STEPS = (COMPILE, *sorted(INSIDE.glob("clml_*.py")))
+"""The scripts that a skeleton is made by."""
 
-GRAPH_FILE, LIBRARY_FILE, LOG_FILE = "graph.onnx", "library.so", "compile.log"
+GRAPH_FILE, REQUEST_FILE, LOG_FILE = "graph.onnx", "request.json", "compile.log"
+MADE_FILE, CLML_FILE, PLACEMENT_FILE = "made.json", "clml.json", "placement.json"
 
-STAGES = {"import": 0.05, "compile": 0.3, "link": 0.75}
-"""What the script says that it does -> the share of the time that has passed then."""
+
+def steps_key() -> str:
+    """Content hash of the scripts."""
+    return hashlib.sha256(b"".join(step.read_bytes() for step in STEPS)).hexdigest()
 
 
 def compile_graph(
     toolchain: Tvm,
     job: CompileJob,
     graph: ir.Model,
-    target: Mapping[str, Any],
+    builds: Sequence[Build],
     folder: Path,
     progress: Progress,
+    *,
+    clml: bool,
 ) -> None:
-    """Fill `folder` with a library for a graph of one size, and its `program.json`.
+    """Fill `folder` with the libraries for a graph of one size, and its `program.json`.
 
     Raises ToolchainError, and InputError where it does not fit into memory.
     """
     inputs, operations = ports_of(graph.graph.inputs), operations_of(graph)
-    parameters = take_parameters(graph)
-    program = Program(inputs, ports_of(graph.graph.outputs), tuple(parameters), operations)
-    program.save(folder / PROGRAM_FILE)
+    require_memory(compile_memory(len(graph.graph)), f"to compile {job.label}")
+    parameters = {p.name: p for p in take_parameters(graph)}
     work = folder / "work"
     work.mkdir()
     ir.save(graph, work / GRAPH_FILE)
-    require_memory(compile_memory(len(graph.graph)), f"to compile {job.label}")
-    argv: list[str | Path] = [
-        *(toolchain.python, COMPILE, GRAPH_FILE, json.dumps(target), LIBRARY_FILE)
-    ]
-    run_tvm(toolchain, job, argv, work, progress)
-    for name in (LIBRARY_FILE, LOG_FILE):
+    android = "TVM_NDK_CC" in os.environ
+    request = {
+        "graph": GRAPH_FILE,
+        "inputs": len(inputs),
+        "parameters": list(parameters),
+        "clml": clml,
+        "builds": [build.request(android=android and build.runner is None) for build in builds],
+    }
+    (work / REQUEST_FILE).write_text(json.dumps(request))
+    argv: list[str | Path] = [toolchain.python, COMPILE, REQUEST_FILE]
+    _run(toolchain, job, argv, work, progress)
+    made = json.loads((work / MADE_FILE).read_text())
+    constants = dict.fromkeys(name for g in made["graphs"] for name in g["constants"])
+    Program(
+        inputs,
+        ports_of(graph.graph.outputs),
+        tuple(parameters[name] for name in made["parameters"]),
+        tuple(parameters[name] for name in constants),
+        operations,
+    ).save(folder / PROGRAM_FILE)
+    if clml:
+        (folder / CLML_FILE).write_text(json.dumps(made["graphs"], separators=(",", ":")))
+        (folder / PLACEMENT_FILE).write_text(json.dumps({"library": "CLML", **made["report"]}))
+    for name in (*(build.library for build in builds), LOG_FILE):
         (work / name).rename(folder / name)
     shutil.rmtree(work)
 
 
-def run_tvm(
+def _run(
     toolchain: Tvm, job: CompileJob, argv: list[str | Path], work: Path, progress: Progress
 ) -> None:
-    """Run one of the scripts inside; raises ToolchainError with a folder to send to TVM's makers."""
+    """Run the script; raises ToolchainError with a folder to send to TVM's makers."""
     on_line = _milestone(f"compile {job.label}", progress)
     try:
         run_logged(argv, work / LOG_FILE, env=toolchain.env(), cwd=work, on_line=on_line)
@@ -77,9 +104,13 @@ def run_tvm(
 
 
 def _milestone(stage: str, progress: Progress) -> Callable[[str], None]:
+    """Half of what is left has passed with every stage that begins."""
+    left = 1.0
+
     def on_line(line: str) -> None:
-        word, _, rest = line.strip().partition(" ")
-        if word == "stage" and rest in STAGES:
-            progress(Event(stage, STAGES[rest]))
+        nonlocal left
+        if line.startswith("stage "):
+            progress(Event(stage, 1 - left))
+            left *= 0.75
 
     return on_line

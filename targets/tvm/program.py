@@ -19,13 +19,14 @@ PROGRAM_FILE = "program.json"
 class Program:
     """The tensors that a library's `main` takes and gives.
 
-    It takes `inputs`, then `parameters`. `operations` are the additions and multiplications of one
-    run's convolutions and matrix products.
+    It takes `inputs`, then `parameters`; `constants` are the weights of CLML's graphs. `operations`
+    are the additions and multiplications of one run's convolutions and matrix products.
     """
 
     inputs: tuple[PortAt, ...]
     outputs: tuple[PortAt, ...]
     parameters: tuple[Parameter, ...]
+    constants: tuple[Parameter, ...]
     operations: int
 
     def save(self, path: Path) -> None:
@@ -40,6 +41,7 @@ class Program:
             tuple(PortAt.from_json(port) for port in data["inputs"]),
             tuple(PortAt.from_json(port) for port in data["outputs"]),
             tuple(_parameter(record) for record in data["parameters"]),
+            tuple(_parameter(record) for record in data["constants"]),
             data["operations"],
         )
 

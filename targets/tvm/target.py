@@ -4,12 +4,10 @@ A skeleton is the library: it takes weights as parameters, so it holds none and 
 checkpoint of its architecture.
 """
 
-import hashlib
 import json
-import platform
+import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from converter.cache import SKELETONS, Cache
 from converter.cost import Cost
@@ -18,63 +16,95 @@ from converter.progress import Event, Progress
 from converter.weights import WeightSource
 from passes import pipelines
 from passes.linked_weights import read_graph
-from targets.base import Artifact, CompileJob, Runner, Skeleton, Target, Workload
+from passes.pipelines import Pipeline
+from targets.base import (
+    Artifact,
+    CompileJob,
+    Placement,
+    Runner,
+    Skeleton,
+    Target,
+    Workload,
+)
 from targets.tvm.binding import DATA_FILE, INDEX_FILE, write_parameters
-from targets.tvm.compilation import COMPILE, LIBRARY_FILE, compile_graph
+from targets.tvm.compilation import CLML_FILE, PLACEMENT_FILE, compile_graph, steps_key
+from targets.tvm.kinds import KINDS
+from targets.tvm.opencl_device import opencl_device
 from targets.tvm.parameters import Parameter
 from targets.tvm.program import PROGRAM_FILE, Program
-from targets.tvm.runner import TvmRunner
+from targets.tvm.runner import Loaded, TvmRunner
 from targets.tvm.toolchain import Tvm
 
+ANY_SIZE = "any"
+
 PIPELINE = "tvm 1"
-"""Raise the number whenever the pipeline would make another graph of the same input."""
+"""Raise the number whenever a pipeline would make another graph of the same input."""
+
+FULL_ATTENTION = ("Gemm", "Softmax")
+"""The operators of a VAE's attention, whose scores pass what float16 holds."""
 
 
 class TvmTarget(Target):
-    """Libraries for the CPU of this kind of machine, float32."""
+    """Libraries that take their parameters from a file, for one kind of machine."""
 
-    name = "tvm"
-    summary = "one library per component and size, parameters shared; the CPU of this machine"
-    chip = None
-    precisions = ("f32",)
-
-    def __init__(self) -> None:
+    def __init__(self, kind: str) -> None:
         self._toolchain = Tvm()
+        self._kind = KINDS[kind]
+        self.name = kind
+        self.summary = self._kind.summary
+        self.chip = self._kind.chip
+        self.precisions = self._kind.precisions
 
     def default_precision(self, component: str) -> str:
-        """Everything in float32, as on any CPU."""
+        """What the kind of machine computes in best."""
         del component
-        return "f32"
+        return self.precisions[0]
 
     def check_ready(self) -> None:
         """Raise ToolchainError, with the command to run, when TVM is not installed."""
         self._toolchain.check_ready()
 
     def compile(self, job: CompileJob, weights: WeightSource, progress: Progress) -> Skeleton:
-        """Compile the job's graph, or find its library in the cache. Raises ToolchainError."""
+        """Compile the job's graph, or find its libraries in the cache. Raises ToolchainError."""
         del weights
         stage = f"compile {job.label}"
         progress(Event(stage, 0.0))
 
         def build(folder: Path) -> None:
             self._toolchain.check_ready()
-            graph = pipelines.tvm(dict(job.input_shapes)).run(read_graph(job.graph)).model
-            compile_graph(self._toolchain, job, graph, _cpu(), folder, progress)
+            graph = self._pipeline(job).run(read_graph(job.graph)).model
+            builds = self._kind.builds(job.precision)
+            compile_graph(
+                self._toolchain, job, graph, builds, folder, progress, clml=self._kind.clml
+            )
 
         made = Cache(SKELETONS).make(f"{job.label} for {self.name}", self._inputs(job), build)
         progress(Event(stage, 1.0, f"{job.label}: {made.why}"))
         return Skeleton(job, made.key, made.path, None, None, made.reused, made.why)
 
+    def _pipeline(self, job: CompileJob) -> Pipeline:
+        shapes = dict(job.input_shapes)
+        if self.chip is None:
+            return pipelines.tvm(shapes)
+        vae = job.component.startswith("vae")
+        return pipelines.adreno(
+            shapes,
+            clml=self._kind.clml,
+            half=job.precision == "f16",
+            wide=FULL_ATTENTION if vae else (),
+        )
+
     def _inputs(self, job: CompileJob) -> dict[str, str]:
         """Everything that a skeleton is made from."""
+        builds = [build.request() for build in self._kind.builds(job.precision)]
         return {
             "graph": job.graph_sha256,
             "shapes": json.dumps(job.input_shapes),
             "precision": job.precision,
             "pipeline": PIPELINE,
             "toolchain": f"{self._toolchain.name} {self._toolchain.version}",
-            "steps": hashlib.sha256(COMPILE.read_bytes()).hexdigest(),
-            "compiled for": json.dumps(_cpu()),
+            "steps": steps_key(),
+            "compiled for": json.dumps([self.name, os.environ.get("TVM_NDK_CC"), builds]),
         }
 
     def find_skeleton(self, job: CompileJob, weights_key: str) -> Path | None:
@@ -93,11 +123,12 @@ class TvmTarget(Target):
         folder: Path,
         progress: Progress,
     ) -> list[Artifact]:
-        """Write one component's parameters, and beside them the library of each size."""
+        """Write one component's parameters, and beside them the libraries of each size."""
         component = skeletons[0].job.component
         home = folder / self.name / component
         programs = [Program.load(skeleton.path / PROGRAM_FILE) for skeleton in skeletons]
-        parameters: dict[str, Parameter] = {p.name: p for one in programs for p in one.parameters}
+        every = (p for one in programs for p in (*one.parameters, *one.constants))
+        parameters: dict[str, Parameter] = {p.name: p for p in every}
         changed = write_parameters(parameters, weights, home, progress, f"bind {component}")
         return [self._place(s, weights, home, folder, changed) for s in skeletons]
 
@@ -105,15 +136,14 @@ class TvmTarget(Target):
         self, skeleton: Skeleton, weights: WeightSource, home: Path, folder: Path, changed: bool
     ) -> Artifact:
         job = skeleton.job
-        library = home / f"{job.size or 'any'}.so"
-        for made, path in (
-            (LIBRARY_FILE, library),
-            (PROGRAM_FILE, library.with_suffix(".json")),
-        ):
-            if not path.exists() or blake3_of(path) != blake3_of(skeleton.path / made):
-                link_or_copy(skeleton.path / made, path)
+        names = [build.library for build in self._kind.builds(job.precision)]
+        names += [PROGRAM_FILE, *([CLML_FILE] if self._kind.clml else [])]
+        placed = [home / _name(job, name) for name in names]
+        for name, path in zip(names, placed, strict=True):
+            if not path.exists() or blake3_of(path) != blake3_of(skeleton.path / name):
+                link_or_copy(skeleton.path / name, path)
                 changed = True
-        files = (library.with_suffix(".json"), home / DATA_FILE, home / INDEX_FILE)
+        files = (*placed[1:], home / DATA_FILE, home / INDEX_FILE)
         return Artifact(
             component=job.component,
             target=self.name,
@@ -121,27 +151,41 @@ class TvmTarget(Target):
             size=job.size,
             batch=job.batch,
             precision=job.precision,
-            path=str(library.relative_to(folder)),
+            path=str(placed[0].relative_to(folder)),
             files=tuple(str(file.relative_to(folder)) for file in files),
-            blake3=blake3_of(library),
+            blake3=blake3_of(placed[0]),
             key=skeleton.artifact_key(weights),
             weights_key=weights.key,
             reused=skeleton.reused and not changed,
             why=skeleton.why,
             how="bound",
             predicted_ms=None,
+            placement=_placement(skeleton.path),
         )
 
     def open(self, artifact: Artifact, folder: Path) -> Runner:
-        """Load the artifact's library. Raises ToolchainError."""
+        """Load the artifact's library, or its twin for this machine. Raises ToolchainError."""
         self.check_ready()
-        return TvmRunner(self._toolchain, folder / artifact.path)
+        home = (folder / artifact.path).parent
+        stem = str(artifact.size or ANY_SIZE)
+        builds = {b.runner: b for b in self._kind.builds(artifact.precision) if b.runner}
+        plugin = opencl_device(self._toolchain) if "opencl" in builds else None
+        device = "cpu" if plugin is None else "opencl"
+        loaded = Loaded(
+            program=home / f"{stem}.{PROGRAM_FILE}",
+            library=home / f"{stem}.{builds[device].library}",
+            graphs=home / f"{stem}.{CLML_FILE}" if self._kind.clml else None,
+            device=device,
+            plugin=plugin,
+        )
+        return TvmRunner(self._toolchain, loaded)
 
 
-def _cpu() -> dict[str, Any]:
-    """TVM's description of the processors that a library is for: those like this machine's."""
-    flags = Path("/proc/cpuinfo")
-    known = flags.read_text() if flags.is_file() else ""
-    if platform.machine() == "x86_64" and " avx2 " in known and " fma " in known:
-        return {"kind": "llvm", "mcpu": "x86-64-v3"}
-    return {"kind": "llvm"}
+def _name(job: CompileJob, name: str) -> str:
+    """The name of a skeleton's file among those of other sizes."""
+    return f"{job.size or ANY_SIZE}.{name}"
+
+
+def _placement(skeleton: Path) -> Placement | None:
+    path = skeleton / PLACEMENT_FILE
+    return Placement.from_json(json.loads(path.read_text())) if path.is_file() else None

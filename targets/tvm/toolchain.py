@@ -27,12 +27,18 @@ class Tvm(Toolchain):
 
     name = "tvm"
     version = "0.27.0.post1"
-    targets = ("tvm",)
+    targets = ("tvm", "adreno-clml", "adreno-opencl")
 
     @property
     def python(self) -> Path:
         """The environment's interpreter."""
         return self.folder / "bin" / "python"
+
+    @property
+    def compiler(self) -> str | None:
+        """The C++ compiler that it links with, if there is one."""
+        found = (shutil.which(name) for name in COMPILERS)
+        return os.environ.get("CXX") or next(filter(None, found), None)
 
     def problem(self) -> str | None:
         """Why it cannot be used, in one line with what to do; None when it is ready."""
@@ -40,7 +46,7 @@ class Tvm(Toolchain):
             return (
                 f"TVM {self.version} is not installed: run 'sdconv toolchain install {self.name}'"
             )
-        if "CXX" not in os.environ and not any(map(shutil.which, COMPILERS)):
+        if self.compiler is None:
             return (
                 "TVM links what it compiles with a C++ compiler, and there is none: run 'apt "
                 "install g++', or name one in CXX"

@@ -104,5 +104,3 @@ def structure(graph_json):
         if node["op"] != "kernel":
             node["name"] = ""
     return json.dumps(graph, separators=(",", ":"))
-
-

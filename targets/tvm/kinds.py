@@ -1,0 +1,82 @@
+"""The targets that TVM compiles for, as data: which libraries are made, and what runs them here."""
+
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ADRENO = "qcom/adreno-opencl"
+"""TVM's name for OpenCL C as Adreno's compiler likes it."""
+
+PHONE = {"kind": "llvm", "mtriple": "aarch64-linux-android"}
+
+
+@dataclass(frozen=True)
+class Build:
+    """A library: `target` and `host` as TVM describes them, `library` its file.
+
+    `host` None: all of it runs on the processor. `runner` says which device of this machine runs
+    it: cpu, opencl, or None for what is for another machine.
+    """
+
+    library: str
+    target: str | Mapping[str, Any]
+    host: Mapping[str, Any] | None = None
+    runner: str | None = None
+
+    def request(self, *, android: bool = False) -> dict[str, Any]:
+        """As `inside/compile.py` takes it."""
+        return {
+            "library": self.library,
+            "target": self.target,
+            "host": self.host,
+            "android": android,
+        }
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One target. The first of `builds` is what an artifact is named after."""
+
+    name: str
+    summary: str
+    chip: str | None
+    precisions: tuple[str, ...]
+    clml: bool = False
+
+    def builds(self, precision: str) -> tuple[Build, ...]:
+        """The libraries of one program."""
+        here = this_processor()
+        if self.chip is None:
+            return (Build("library.so", here, runner="cpu"),)
+        phone = Build("library.tar", ADRENO, PHONE)
+        twin = Build("here.so", here, runner="cpu")
+        if precision != "f32":
+            return phone, twin  # PoCL on a CPU knows no float16
+        return phone, twin, Build("opencl.so", ADRENO, here, runner="opencl")
+
+
+KINDS = {
+    kind.name: kind
+    for kind in (
+        Kind("tvm", "one library per component and size; the CPU of this machine", None, ("f32",)),
+        Kind(
+            "adreno-clml",
+            "convolutions, products and attention on Qualcomm's CLML, OpenCL for the rest",
+            "adreno",
+            ("f16", "f32"),
+            clml=True,
+        ),
+        Kind("adreno-opencl", "OpenCL for Qualcomm's Adreno", "adreno", ("f16", "f32")),
+    )
+}
+
+
+def this_processor() -> dict[str, Any]:
+    """TVM's description of the processors that a library is for: those like this machine's."""
+    flags = Path("/proc/cpuinfo")
+    known = flags.read_text() if flags.is_file() else ""
+    if platform.machine() == "x86_64" and " avx2 " in known and " fma " in known:
+        return {"kind": "llvm", "mcpu": "x86-64-v3"}
+    return {"kind": "llvm"}
