@@ -76,7 +76,7 @@ class HalvePrecisionPass(Pass):
             return
         for output in node.outputs:
             if output.dtype in (FULL, HALF):
-                output.dtype = dtype
+                output.type = ir.TensorType(dtype)  # its own: values may share one
         if dtype == HALF:
             self.fire()
 
