@@ -42,7 +42,8 @@ class ComputeOnPicturesPass(Pass):
                 self._turn_elementwise(model.graph, node)
             elif node.op_type == "Transpose":
                 self._close(model.graph, node)
-        common.RemoveUnusedNodesPass()(model)
+        if self.report.fired:
+            common.RemoveUnusedNodesPass()(model)
         return self.result(model)
 
     def _turn_linear(self, graph: ir.Graph, node: ir.Node, found: Linear, sides: Sides) -> None:

@@ -66,7 +66,8 @@ class MultiplyHeadsApartPass(Pass):
                 self.refuse(node, found)
             elif found is not None:
                 self._rewrite(model.graph, found)
-        common.RemoveUnusedNodesPass()(model)
+        if self.report.fired:
+            common.RemoveUnusedNodesPass()(model)
         return self.result(model)
 
     def _rewrite(self, graph: ir.Graph, found: Attention) -> None:

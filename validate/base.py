@@ -8,13 +8,13 @@ own measurements, and lands in the same `Result`.
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
 from converter.sizes import Size
 from converter.weights import Array
-from targets.base import Conformance
+from targets.base import Conformance, Placement
 from validate.latency import Latency
 
 EMULATOR_BUDGET = 600.0
@@ -198,6 +198,8 @@ class Report:
     created: str
     latency: Latency | None = None
     conformance: Sequence[Conformance] = ()
+    placements: Mapping[str, Placement] = field(default_factory=dict)
+    """By artifact and target in words, where a vendor's library runs a part of the network."""
 
     @property
     def verdict(self) -> Verdict:

@@ -142,6 +142,11 @@ def _report(
         commands=_commands(request, manifest, bundle),
         created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         latency=predicted_latency(manifest, bundle, request.picture),
+        placements={
+            f"{a.label} on {a.target}": a.placement
+            for a in manifest.artifacts
+            if a.placement is not None
+        },
     )
 
 

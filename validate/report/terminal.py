@@ -1,16 +1,21 @@
 """The report for whoever waits: tables and sentences for a terminal."""
 
+from collections import Counter
+
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from runtime.latency import PictureTime
-from targets.base import Artifact, Estimate
+from targets.base import Artifact, Estimate, Placement
 from validate.base import Report, Result, Verdict
 from validate.latency import Latency
 from validate.timing import Measured
 
 STYLES = {Verdict.PASS: "green", Verdict.FAIL: "bold red", Verdict.INCOMPLETE: "yellow"}
+
+LISTED = 8
+"""Kinds of operators that a line names."""
 
 BUSY = 0.8
 """Cores used below which a run that only computes was kept waiting."""
@@ -61,6 +66,17 @@ def print_latency(latency: Latency, console: Console) -> None:
             f"({c.precision}), {c.published.ms:.1f} ms measured ({c.published.conditions}; "
             f"{c.published.source})",
         )
+
+
+def print_placement(label: str, placement: Placement, console: Console) -> None:
+    """Print what a vendor's library runs of a network, and why it runs no more."""
+    _say(console, f"{label}: {placement.sentence}")
+    stays: dict[str, Counter[str]] = {}
+    for row in placement.staying:
+        stays.setdefault(row.reason, Counter())[row.operator] += row.count
+    for reason, operators in sorted(stays.items(), key=lambda item: -item[1].total()):
+        listed = ", ".join(f"{count} {name}" for name, count in operators.most_common(LISTED))
+        _say(console, f"  not on {placement.library}, {reason}: {listed}")
 
 
 def print_measured(measured: Measured, console: Console) -> None:

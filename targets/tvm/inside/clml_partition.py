@@ -84,7 +84,7 @@ def classify(nodes, users, parameters, outputs):
     for node in nodes:
         rule = RULES.get(node.operator)
         if rule is None:
-            node.reason = "CLML's runtime has no such operator"
+            node.reason = "CLML has no such operator"
         else:
             rule(node, seen)
     absorbed = {variable for node in nodes if node.kind for variable in node.absorbed}
@@ -154,7 +154,7 @@ def _binary(node, seen):
         return
     shapes = [shape_of(first), shape_of(second)]
     if shapes[0] != shapes[1]:
-        node.reason = f"it broadcasts {_say(shapes[0])} and {_say(shapes[1])}"
+        node.reason = "it broadcasts, and CLML adds what has the same shape"
     elif shapes[0][:1] != [1] or len(shapes[0]) > 4:
         node.reason = f"batch {shapes[0][0] if shapes[0] else 'none'}"
     elif any(v in seen.parameters or not isinstance(v, relax.Var) for v in (first, second)):
