@@ -160,8 +160,13 @@ class TvmTarget(Target):
             why=skeleton.why,
             how="bound",
             predicted_ms=None,
-            placement=_placement(skeleton.path),
+            placement=self.placement(skeleton),
         )
+
+    def placement(self, skeleton: Skeleton) -> Placement | None:
+        """What CLML runs of a skeleton; None where it runs nothing."""
+        path = skeleton.path / PLACEMENT_FILE
+        return Placement.from_json(json.loads(path.read_text())) if path.is_file() else None
 
     def open(self, artifact: Artifact, folder: Path) -> Runner:
         """Load the artifact's library, or its twin for this machine. Raises ToolchainError."""
@@ -184,8 +189,3 @@ class TvmTarget(Target):
 def _name(job: CompileJob, name: str) -> str:
     """The name of a skeleton's file among those of other sizes."""
     return f"{job.size or ANY_SIZE}.{name}"
-
-
-def _placement(skeleton: Path) -> Placement | None:
-    path = skeleton / PLACEMENT_FILE
-    return Placement.from_json(json.loads(path.read_text())) if path.is_file() else None

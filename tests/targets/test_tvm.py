@@ -1,0 +1,119 @@
+"""TVM's targets against torch: every component of a small model, on whatever can run here."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from converter.bundle import Bundle
+from converter.interface import Interface
+from converter.modules import load_module
+from converter.progress import silent
+from converter.sizes import Size
+from converter.weights import Array
+from targets.base import Artifact
+from targets.compile import CompileRequest, compile_bundle
+from targets.manifest import Manifest
+from targets.registry import get_target
+from targets.tvm.compilation import CLML_FILE
+from targets.tvm.opencl_device import opencl_device
+from targets.tvm.runner import TvmRunner
+from targets.tvm.toolchain import Tvm
+
+pytestmark = pytest.mark.slow
+
+SIZE = Size(64, 64)
+TOLERANCE = 2e-5
+"""Two runs of float32 arithmetic in different orders, relative to the largest value."""
+HALF = 2e-2
+"""Of float16, with 11 bits, after a whole network: 35 dB, the floor of its verdict."""
+
+
+@pytest.fixture(scope="module")
+def tvm() -> Tvm:
+    """The installed toolchain; installs it if it is not there."""
+    toolchain = Tvm()
+    toolchain.install(silent)
+    if problem := toolchain.problem():
+        pytest.skip(problem)
+    return toolchain
+
+
+def random_inputs(interface: Interface, size: Size | None) -> dict[str, Array]:
+    rng = np.random.default_rng(3)
+    inputs: dict[str, Array] = {}
+    for port in interface.inputs:
+        shape = port.at(1, size)
+        if port.name == "timestep":
+            inputs[port.name] = np.full(shape, 301, port.dtype)
+        elif port.dtype.startswith("int"):
+            inputs[port.name] = rng.integers(0, 49407, shape).astype(port.dtype)
+        else:
+            inputs[port.name] = rng.standard_normal(shape).astype(port.dtype)
+    return inputs
+
+
+def error(bundle: Bundle, artifact: Artifact, folder: Path, device: str | None = None) -> float:
+    """How far the artifact's first output is from torch's, relative to its largest value."""
+    component = bundle.components[artifact.component]
+    inputs = random_inputs(component.interface, artifact.size)
+    with get_target(artifact.target).open(artifact, folder) as runner:
+        found = runner.infer(inputs)
+        if device is not None:
+            assert isinstance(runner, TvmRunner)
+            assert device in runner.device
+    with torch.inference_mode():
+        tensors = [torch.from_numpy(array) for array in inputs.values()]
+        results = load_module(bundle, artifact.component)(*tensors)
+    wanted = (results if isinstance(results, torch.Tensor) else results[0]).numpy()
+    output = found[component.interface.outputs[0].name]
+    assert output.dtype == np.float32
+    assert output.shape == wanted.shape
+    return float(np.abs(output - wanted).max() / np.abs(wanted).max())
+
+
+def compiled(bundle: Bundle, folder: Path, target: str, precision: str) -> Manifest:
+    request = CompileRequest(
+        bundle.folder, target, (SIZE,), folder, dict.fromkeys(bundle.components, precision)
+    )
+    return compile_bundle(request)
+
+
+def test_every_component_on_this_processor(
+    tvm: Tvm, diffusers_bundle: Bundle, tmp_path: Path
+) -> None:
+    del tvm
+    manifest = compiled(diffusers_bundle, tmp_path, "tvm", "f32")
+    assert {a.component for a in manifest.artifacts} == {*diffusers_bundle.components}
+    for artifact in manifest.artifacts:
+        assert artifact.how == "bound"
+        assert error(diffusers_bundle, artifact, tmp_path) < TOLERANCE
+    again = compiled(diffusers_bundle, tmp_path, "tvm", "f32")
+    assert all(artifact.reused for artifact in again.artifacts)
+
+
+def test_clmls_graphs_by_definition_and_the_rest_in_opencl(
+    tvm: Tvm, diffusers_bundle: Bundle, tmp_path: Path
+) -> None:
+    manifest = compiled(diffusers_bundle, tmp_path, "adreno-clml", "f32")
+    device = None if opencl_device(tvm) is None else "pthread"
+    for artifact in manifest.artifacts:
+        assert error(diffusers_bundle, artifact, tmp_path, device) < TOLERANCE
+        assert artifact.placement is not None
+        assert artifact.placement.share > 0.99
+    (unet,) = (a for a in manifest.artifacts if a.component == "unet")
+    assert unet.placement is not None
+    assert unet.placement.graphs == 132
+    written = (tmp_path / unet.path).with_name(f"{SIZE}.{CLML_FILE}").read_text()
+    assert len(json.loads(written)) == 132
+    assert Manifest.load(tmp_path).artifacts == manifest.artifacts
+
+
+@pytest.mark.parametrize("target", ["adreno-clml", "adreno-opencl"])
+def test_half_precision(tvm: Tvm, diffusers_bundle: Bundle, tmp_path: Path, target: str) -> None:
+    del tvm
+    manifest = compiled(diffusers_bundle, tmp_path, target, "f16")
+    for artifact in manifest.artifacts:
+        assert error(diffusers_bundle, artifact, tmp_path) < HALF
