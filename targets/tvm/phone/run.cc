@@ -99,7 +99,7 @@ ffi::Function Register(const json::Object& described, const std::string& file) {
   auto init = module->GetFunction(ffi::String("__init_" + std::string(symbol)));
   (*init)(constants);
   auto function = module->GetFunction(symbol);
-  ffi::Function::SetGlobal(symbol, *function, /*override=*/true);
+  ffi::Function::SetGlobal(std::string(symbol), *function, /*override=*/true);
   return *function;
 }
 
