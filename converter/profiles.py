@@ -148,7 +148,31 @@ MNN = InterfaceProfile(
     components={"unet": ComponentProfile(dtypes={"timestep": "int32"})},
 )
 
-PROFILES = {profile.name: profile for profile in (SD_LCM_TPU, SOPHON_DEMO, DIFFUSERS, MNN)}
+ADRENO = InterfaceProfile(
+    name="adreno",
+    consumer="phones with a Snapdragon: embeddings on the host, both halves of guidance one by one",
+    always_residual_ports=False,
+    target="adreno-clml",
+    embedded=True,
+    deployments={
+        ("sd15", False): Deployment({}, Size(512, 512)),
+        ("sdxl", False): Deployment({}, Size(1024, 1024)),
+    },
+    components={
+        "text_encoder": ComponentProfile(
+            outputs={
+                LAST_STATE: LAST_STATE,
+                PENULTIMATE_STATE: PENULTIMATE_STATE,
+                "pooler_output": "pooled_output",
+            }
+        ),
+        "text_encoder_2": ComponentProfile(
+            outputs={PENULTIMATE_STATE: PENULTIMATE_STATE, POOLED: POOLED}
+        ),
+    },
+)
+
+PROFILES = {profile.name: profile for profile in (SD_LCM_TPU, SOPHON_DEMO, DIFFUSERS, MNN, ADRENO)}
 
 
 def get_profile(name: str) -> InterfaceProfile:

@@ -21,6 +21,9 @@ ANGLES = ("Cos", "Sin")
 VIEWS = ("Transpose", "Reshape", "Unsqueeze", "Squeeze", "Slice", "Mul")
 """What is made of a weight alone is cast once, at its end."""
 
+MOVES = ("Reshape", "Squeeze", "Transpose", "Unsqueeze")
+"""Operators that compute nothing: what the caller wants in float32 stays so on its way."""
+
 SIZES = ("Resize",)
 """Operators of whose inputs only the first holds numbers to compute with."""
 
@@ -37,7 +40,7 @@ class HalvePrecisionPass(Pass):
 
     def __init__(self, wide: Collection[str] = ()) -> None:
         super().__init__()
-        self._wide = {*WIDE, *wide}
+        self._wide = wide
 
     def call(self, model: ir.Model) -> PassResult:
         """Rewrite in place, from the inputs on."""
@@ -47,10 +50,13 @@ class HalvePrecisionPass(Pass):
         views = _views(model)
         angles = _behind_angles(graph)
         casts: dict[tuple[ir.Value, ir.DataType], ir.Value] = {}
+        kept: set[ir.Value | None] = set()
         for node in list(graph):
             if node in views or not _computes(node):
                 continue
-            wide = node.op_type in self._wide or node in angles
+            if node.op_type in self._wide or (node.op_type in MOVES and node.inputs[0] in kept):
+                kept.update(node.outputs)
+            wide = node.op_type in WIDE or node in angles or node.outputs[0] in kept
             self._turn(graph, node, FULL if wide else HALF, casts)
         for index, output in enumerate(graph.outputs):
             if output.dtype == HALF:

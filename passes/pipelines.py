@@ -18,6 +18,7 @@ from passes.scale_one_factor import ScaleOneFactorPass
 from passes.specialize_size import SpecializeSizePass
 from passes.split_feed_forward import SplitFeedForwardPass
 from passes.sum_norms_in_stages import SumNormsInStagesPass
+from passes.take_embeddings import TakeEmbeddingsPass
 from passes.write_out_silu import WriteOutSiluPass
 
 InputShapes = Mapping[str, tuple[int, ...]]
@@ -44,9 +45,18 @@ class Pipeline:
         return PipelineResult(model, tuple(one.report for one in self.passes))
 
 
-def present(inputs: Mapping[str, tuple[str, str]], outputs: Mapping[str, str]) -> Pipeline:
-    """Template -> a profile's graph, sizes still symbolic."""
-    return Pipeline([PresentInterfacePass(inputs, outputs)])
+def present(
+    inputs: Mapping[str, tuple[str, str]],
+    outputs: Mapping[str, str],
+    fed: Mapping[str, str] | None = None,
+) -> Pipeline:
+    """Template -> a profile's graph, sizes still symbolic; `fed` as `TakeEmbeddingsPass` has it."""
+    return Pipeline(
+        [
+            *([TakeEmbeddingsPass(fed)] if fed else []),
+            PresentInterfacePass(inputs, outputs),
+        ]
+    )
 
 
 def onnxruntime(input_shapes: InputShapes) -> Pipeline:

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from converter.components import POOLED, TEXT_ENCODERS, hidden_state
+from converter.architecture import TIME_ID_WIDTH
+from converter.components import ADDED, POOLED, TEXT_ENCODERS, TIME, hidden_state
 from converter.interface import Interface
 from converter.sizes import Size
 from converter.weights import Array
@@ -74,6 +75,41 @@ def size_ids(size: Size) -> Array:
     """
     sides = (size.height, size.width)
     return np.array([[*sides, 0, 0, *sides]], np.float32)
+
+
+def sinusoids(values: Array, width: int) -> Array:
+    """Embed numbers [...] as diffusion models do: float32 [..., width].
+
+    Cosines, then sines, of frequencies that fall geometrically from 1 towards 1/10000 (arXiv
+    2006.11239, as diffusers computes it for Stable Diffusion, in float32).
+    """
+    half = width // 2
+    exponents = np.float32(-np.log(10000.0)) * np.arange(half, dtype=np.float32) / np.float32(half)
+    angles = values.astype(np.float32)[..., None] * np.exp(exponents)
+    return np.concatenate([np.cos(angles), np.sin(angles)], axis=-1, dtype=np.float32)
+
+
+def added_embedding(pooled: Array, sizes: Array) -> Array:
+    """Join pooled text [B, width] and SDXL's sizes [B, 6], each embedded 256 wide: [B, sum]."""
+    embedded = sinusoids(sizes, TIME_ID_WIDTH).reshape(len(sizes), -1)
+    return np.concatenate([pooled, embedded], axis=-1, dtype=np.float32)
+
+
+def embedded(given: Mapping[str, Array], unet: Interface) -> dict[str, Array]:
+    """What a UNet is given, with the embeddings and the axes that its ports want.
+
+    `given` has one row a prompt, but for the timestep [1].
+    """
+    ports = {port.name: port.shape for port in unet.inputs}
+    result, rows = dict(given), len(given["sample"])
+    if TIME in ports:
+        result[TIME] = sinusoids(np.repeat(given["timestep"], rows), int(ports[TIME][-1]))
+    if ADDED in ports:
+        result[ADDED] = added_embedding(given[POOLED], given[SIZES])
+    for name in (name for name in ports if name in result and len(ports[name]) == 4):
+        batch, *rest = result[name].shape
+        result[name] = result[name].reshape(batch, *(1,) * (3 - len(rest)), *rest)
+    return result
 
 
 def guidance_embedding(scale: float, width: int) -> Array:

@@ -15,6 +15,7 @@ from runtime.conditioning import (
     SIZES,
     PromptRules,
     embed_prompts,
+    embedded,
     guidance_embedding,
     is_told_guidance,
     size_ids,
@@ -189,6 +190,7 @@ class Pipeline:
 
     def _noise(self, given: Mapping[str, Array], hints: Sequence[Hint]) -> Array:
         unet, count = self.networks["unet"], len(given["sample"])
+        given = embedded(given, unet.interface)
         added = {
             port.name: np.zeros(port.at(count, self.size), np.float32)
             for port in unet.interface.inputs

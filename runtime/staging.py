@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 from converter.bundle import Bundle
-from converter.components import POOLED, text_encoders
+from converter.components import ADDED, POOLED, TIME, text_encoders
 from converter.errors import InputError
 from converter.families.sd2 import SD2
 from converter.families.sdxl import SDXL
@@ -117,7 +117,7 @@ def _padding(bundle: Bundle) -> dict[str, int]:
     return {**trained, **get_profile(bundle.profile).padding}
 
 
-FED = ("sample", "timestep", CONTEXT, POOLED, SIZES, GUIDANCE)
+FED = ("sample", "timestep", TIME, CONTEXT, POOLED, SIZES, ADDED, GUIDANCE)
 """The inputs of a UNet that the sampling loop has something for, besides ControlNets' residuals."""
 
 NOT_DRAWN = {

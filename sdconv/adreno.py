@@ -7,13 +7,9 @@ import typer
 
 from sdconv import picture_options as options
 
-app = typer.Typer(
-    help="What a phone with an Adreno needs besides artifacts.", no_args_is_help=True
-)
+app = typer.Typer(help="What a phone with an Adreno needs besides artifacts.", no_args_is_help=True)
 
-AdrenoTarget = Annotated[
-    str, typer.Option("--target", "-t", help="adreno-clml or adreno-opencl.")
-]
+AdrenoTarget = Annotated[str, typer.Option("--target", "-t", help="adreno-clml or adreno-opencl.")]
 
 
 @app.callback()

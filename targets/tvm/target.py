@@ -37,7 +37,7 @@ from targets.tvm.toolchain import Tvm
 
 ANY_SIZE = "any"
 
-PIPELINE = "tvm 1"
+PIPELINE = "tvm 2"
 """Raise the number whenever a pipeline would make another graph of the same input."""
 
 FULL_ATTENTION = ("Gemm", "Softmax")

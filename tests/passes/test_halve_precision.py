@@ -79,6 +79,23 @@ def test_a_weight_is_cast_once_where_all_else_is_done(tmp_path: Path) -> None:
     assert [use.node.op_type for use in reshape.outputs[0].uses()] == ["Cast"]
 
 
+def test_what_stays_in_full_precision_is_moved_in_it(tmp_path: Path) -> None:
+    model = parse("""
+    attention (float[4,8] q, float[4,8] k) => (float[4,4] y)
+    <float[8,8] W = WEIGHT, int64[4] apart = {4, 4, 1, 1}, int64[2] flat = {4, 4}>
+    {
+        asked = MatMul(q, W)
+        scores = Gemm<transB: int = 1>(asked, k)
+        rows = Reshape(scores, apart)
+        shares = Softmax<axis: int = 1>(rows)
+        y = Reshape(shares, flat)
+    }""")
+    apply(lambda: HalvePrecisionPass(("Gemm", "Softmax")), model)
+    assert dtypes(model)["Reshape"] == {"FLOAT"}
+    assert dtypes(model)["MatMul"] == {"FLOAT16"}
+    assert operators(model).count("Cast") == 3  # q, W, and what was asked
+
+
 def test_named_operators_stay_in_full_precision(tmp_path: Path) -> None:
     model, _, _ = halved(tmp_path, "Conv")
     assert dtypes(model)["Conv"] == {"FLOAT"}
