@@ -1,6 +1,6 @@
 """Open what draws: the artifacts of one target at one size, or the fp32 reference."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 
 from converter.bundle import Bundle
@@ -61,7 +61,7 @@ def open_artifacts(
             )
             for component, artifact in artifacts.items()
         }
-        yield _pipeline(networks, bundle, size)
+        yield pipeline_of(networks, bundle, size)
 
 
 @contextmanager
@@ -87,10 +87,11 @@ def open_reference(
             )
             for component in drawing_components(bundle, controlnets)
         }
-        yield _pipeline(networks, bundle, size)
+        yield pipeline_of(networks, bundle, size)
 
 
-def _pipeline(networks: dict[str, Network], bundle: Bundle, size: Size) -> Pipeline:
+def pipeline_of(networks: Mapping[str, Network], bundle: Bundle, size: Size) -> Pipeline:
+    """A pipeline over networks of a bundle, or over those of a stage."""
     own = get_profile(bundle.profile).sampling
     return Pipeline(
         networks,

@@ -37,6 +37,10 @@ Guidance = Annotated[
     typer.Option(min=0, help=f"Classifier-free guidance, 1 is none.  {ADVISED.format(GUIDANCE)}"),
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of the noise.")]
+Early = Annotated[
+    int,
+    typer.Option(min=0, help="Leave out so many steps and decode what the picture is taken to be."),
+]
 Hints = Annotated[
     list[str] | None,
     typer.Option(
@@ -58,6 +62,7 @@ def picture_request(
     guidance: float | None,
     seed: int,
     hints: Sequence[str] | None,
+    early: int = 0,
 ) -> PictureRequest:
     """What to draw; see `runtime.advice` for the options that are not given.
 
@@ -72,7 +77,7 @@ def picture_request(
         made_from = Manifest.load(artifacts).load_bundle(bundle)
         chosen = advised(made_from, scheduler, steps, guidance)
     read = tuple(HintFile.parse(hint) for hint in hints or ())
-    return PictureRequest(prompt, negative, seed=seed, hints=read, **chosen)
+    return PictureRequest(prompt, negative, seed=seed, early=early, hints=read, **chosen)
 
 
 def advised(
