@@ -1,8 +1,8 @@
 """Compile full-size components for Adreno from their templates, without any weights.
 
-    python -m benchmarks.adreno [--family sd15|sdxl] [--size 512x512] [--target adreno-clml] COMPONENT
+    python -m benchmarks.adreno COMPONENT [--family sdxl --size 1024x1024 --target adreno-clml]
 
-Prints one row for `benchmarks/adreno.md`, and which operators run where. A skeleton that lies in the
+Prints a row for `benchmarks/adreno.md`, and which operators run where. A skeleton in the
 cache is made again only if it is deleted: set SDCONV_HOME to an empty folder with a toolchain.
 """
 
@@ -19,15 +19,16 @@ from converter.architecture import Architecture
 from converter.families.published import SD15, SDXL
 from converter.files import sha256_of
 from converter.profiles import get_profile
+from converter.progress import silent
 from converter.sizes import Size
 from converter.template import load_template
 from passes import pipelines
+from sdconv.console import out
 from targets.base import CompileJob
 from targets.tvm.binding import place
 from targets.tvm.program import PROGRAM_FILE, Program
 from targets.tvm.target import TvmTarget
 from validate.report.terminal import print_placement
-from sdconv.console import out
 
 FAMILIES = {"sd15": SD15, "sdxl": SDXL}
 
@@ -63,7 +64,7 @@ def main() -> None:
         job = job_of(given.component, FAMILIES[given.family], Size.parse(given.size),
                      given.precision, Path(folder))  # fmt: skip
         start = time.monotonic()
-        skeleton = target.compile(job, None, lambda event: None)  # type: ignore[arg-type]
+        skeleton = target.compile(job, None, silent)  # type: ignore[arg-type]
         wall = time.monotonic() - start
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     program = Program.load(skeleton.path / PROGRAM_FILE)

@@ -115,8 +115,8 @@ class InterfaceProfile:
         unet = architecture.unet
         if self.embedded and unet is not None and unet.timestep_cond_dim:
             raise InputError(
-                f"profile {self.name} hands the UNet an embedding of the timestep alone, and a full "
-                "LCM is told the guidance besides: add --profile diffusers"
+                f"profile {self.name} embeds the timestep alone, and a full LCM is told the "
+                "guidance besides: add --profile diffusers"
             )
         if not self.residual_ports(architecture) or unet is None:
             return

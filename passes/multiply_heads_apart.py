@@ -168,15 +168,18 @@ def _attention(softmax: ir.Node) -> Attention | str | None:
         return None
     mixed = uses[0].node
     joined = _joined(mixed.outputs[0])
-    if joined is None:
-        return "its heads are not joined"
-    if extents(joined)[0] != 1:
-        return f"a batch of {extents(joined)[0]} needs a product each"
     product, mask, scale = _scores(softmax.inputs[0])
-    if product is None:
-        return "its scores are no product of queries and keys"
-    if mask is not None and extents(mask)[:-2] != (1,) * (len(extents(mask)) - 2):
-        return "every head has a mask of its own"
+    obstacle = None
+    if joined is None:
+        obstacle = "its heads are not joined"
+    elif extents(joined)[0] != 1:
+        obstacle = f"a batch of {extents(joined)[0]} needs a product each"
+    elif product is None:
+        obstacle = "its scores are no product of queries and keys"
+    elif mask is not None and extents(mask)[:-2] != (1,) * (len(extents(mask)) - 2):
+        obstacle = "every head has a mask of its own"
+    if obstacle is not None or joined is None or product is None:
+        return obstacle
     factors = {
         "query": _projection(product.inputs[0], QUERY),
         "key": _projection(product.inputs[1], KEY),

@@ -9,7 +9,6 @@ one folder, the same that programs on a phone exchange:
     picture.qfp32                [1, 3, H, W] in about [-1, 1]
 """
 
-import json
 import resource
 import sys
 import time
@@ -82,7 +81,9 @@ def draw_staged(request: StagedRequest, progress: Progress = silent) -> list[Sta
     check_draws(bundle)
     if request.picture.hints:
         raise InputError("a picture with hints is not drawn in stages: leave --staged out")
-    _artifacts(manifest, bundle, request)  # says what is missing before anything runs
+    staged_artifacts(
+        manifest, bundle, request.target, request.size
+    )  # says what is missing before anything runs
     request.folder.mkdir(parents=True, exist_ok=True)
     asked = request.folder / "request.json"
     write_json(asked, _to_json(request))
@@ -116,7 +117,8 @@ def run_stage(stage: str, request: StagedRequest) -> None:
         "denoise": lambda name: name == "unet",
         "decode": lambda name: name == "vae_decoder",
     }[stage]
-    chosen = {n: a for n, a in _artifacts(manifest, bundle, request).items() if wanted(n)}
+    every = staged_artifacts(manifest, bundle, request.target, request.size)
+    chosen = {name: artifact for name, artifact in every.items() if wanted(name)}
     with _open(manifest, bundle, request, chosen) as pipeline:
         {"text": _text, "denoise": _denoise, "decode": _decode}[stage](pipeline, request)
     who = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
@@ -158,15 +160,18 @@ def _decode(pipeline: Pipeline, request: StagedRequest) -> None:
     write_raw(request.folder / PICTURE, pipeline.decode(latent.astype(np.float32)))
 
 
-def _artifacts(manifest: Manifest, bundle: Bundle, request: StagedRequest) -> dict[str, Artifact]:
-    """By component; raises InputError naming what is missing."""
+def staged_artifacts(
+    manifest: Manifest, bundle: Bundle, target: str, size: Size
+) -> dict[str, Artifact]:
+    """What draws, by component; raises InputError naming what is missing."""
     found = {
         artifact.component: artifact
         for artifact in manifest.artifacts
         if artifact.target == FIRST_FOR_TEXT and artifact.component in TEXT_ENCODERS
     }
-    needed = [name for name in drawing_components(bundle) if name not in found]
-    return {**found, **chosen_artifacts(manifest, request.target, request.size, needed)}
+    needed = drawing_components(bundle)
+    rest = chosen_artifacts(manifest, target, size, [n for n in needed if n not in found])
+    return {name: found.get(name) or rest[name] for name in needed}
 
 
 @contextmanager
@@ -186,11 +191,14 @@ def _open(
 
 
 def _to_json(request: StagedRequest) -> dict[str, Any]:
-    paths = {name: None if path is None else str(path.absolute())
-             for name, path in (("artifacts", request.artifacts), ("folder", request.folder),
-                                ("output", request.output), ("bundle", request.bundle))}  # fmt: skip
+    given = {
+        "artifacts": request.artifacts,
+        "folder": request.folder,
+        "output": request.output,
+        "bundle": request.bundle,
+    }
     return {
-        **paths,
+        **{name: None if path is None else str(path.absolute()) for name, path in given.items()},
         "target": request.target,
         "size": str(request.size),
         "picture": asdict(replace(request.picture, hints=())),

@@ -32,7 +32,7 @@ def write_parameters(
     progress: Progress,
     stage: str,
 ) -> bool:
-    """Write the parameters' file and its index into `folder`; False where they lie there already."""
+    """Write parameters and their index into `folder`; False where they lie there already."""
     places = place(parameters)
     layout = content_key({name: [p.shape, p.dtype, p.offset] for name, p in places.items()})
     contents = Contents.of([layout], weights)

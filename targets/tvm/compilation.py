@@ -11,6 +11,7 @@ from signal import SIGKILL
 import onnx_ir as ir
 
 from converter.progress import Event, Progress
+from passes.weights import weights_of
 from targets.base import CompileJob, ToolchainError
 from targets.machine import require_memory
 from targets.processes import ChildFailedError, run_logged
@@ -23,7 +24,7 @@ from targets.tvm.toolchain import Tvm
 
 INSIDE = Path(__file__).with_name("inside")
 COMPILE = INSIDE / "compile.py"
-STEPS = (COMPILE, *sorted(INSIDE.glob("clml_*.py")))
+STEPS = (COMPILE, INSIDE / "memory.py", *sorted(INSIDE.glob("clml_*.py")))
 """The scripts that a skeleton is made by."""
 
 GRAPH_FILE, REQUEST_FILE, LOG_FILE = "graph.onnx", "request.json", "compile.log"
@@ -50,7 +51,7 @@ def compile_graph(
     Raises ToolchainError, and InputError where it does not fit into memory.
     """
     inputs, operations = ports_of(graph.graph.inputs), operations_of(graph)
-    require_memory(compile_memory(len(graph.graph)), f"to compile {job.label}")
+    require_memory(compile_memory(len(weights_of(graph))), f"to compile {job.label}")
     parameters = {p.name: p for p in take_parameters(graph)}
     work = folder / "work"
     work.mkdir()
@@ -74,6 +75,8 @@ def compile_graph(
         tuple(parameters[name] for name in made["parameters"]),
         tuple(parameters[name] for name in constants),
         operations,
+        made["activations"],
+        made["pool"],
     ).save(folder / PROGRAM_FILE)
     if clml:
         (folder / CLML_FILE).write_text(json.dumps(made["graphs"], separators=(",", ":")))

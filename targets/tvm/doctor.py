@@ -11,6 +11,7 @@ from converter.progress import Event, Progress, silent
 from converter.weights import Array
 from passes.weights import plan_offsets, unwritten
 from targets.base import CompileJob, ToolchainError
+from targets.toolchains import Proof
 from targets.tvm.binding import write_parameters
 from targets.tvm.compilation import CLML_FILE, compile_graph
 from targets.tvm.kinds import KINDS, Build
@@ -18,7 +19,6 @@ from targets.tvm.opencl_device import INSTALL, opencl_device
 from targets.tvm.program import PROGRAM_FILE, Program
 from targets.tvm.runner import Loaded, TvmRunner
 from targets.tvm.toolchain import Tvm
-from targets.toolchains import Proof
 
 MICRO_GRAPH = """
 <ir_version: 10, opset_import: ["": 18]>

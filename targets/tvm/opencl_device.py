@@ -16,7 +16,7 @@ INSTALL = "apt install pocl-opencl-icd ocl-icd-opencl-dev opencl-headers"
 
 
 def opencl_device(toolchain: Tvm) -> Path | None:
-    """The plug-in, compiled if it is not there yet; None where there is no OpenCL to compile for."""
+    """The plug-in, compiled if it is not there yet; None where there is no OpenCL."""
     compiler = toolchain.compiler
     if compiler is None or not HEADERS.is_file():
         return None

@@ -135,14 +135,20 @@ def _step(node: ir.Node) -> Step | None:
     output = node.outputs[0]
     if output.shape is None or not output.shape.is_static() or output.is_graph_output():
         return None
-    if node.op_type in ("Reshape", "Unsqueeze", "Squeeze"):
-        return Step("reshape", tuple(output.shape.numpy()))
+    shape = tuple(output.shape.numpy())
     if node.op_type == "Transpose":
-        rank = len(output.shape)
         order = node.attributes.get("perm")
-        return Step("transpose", tuple(order.as_ints()) if order else tuple(range(rank))[::-1])
+        axes = tuple(range(len(shape)))[::-1] if order is None else tuple(order.as_ints())
+        return Step("transpose", axes)
     if node.op_type == "Cast":
         return Step("cast", (ir.DataType(node.attributes["to"].as_int()).numpy().name,))
+    if node.op_type in ("Reshape", "Unsqueeze", "Squeeze"):
+        return Step("reshape", shape)
+    return _arithmetic(node)
+
+
+def _arithmetic(node: ir.Node) -> Step | None:
+    """A slice, or a product with one number."""
     numbers = [_numbers(value) for value in node.inputs[1:]]
     if node.op_type == "Slice" and all(n is not None and len(n) == 1 for n in numbers):
         start, stop, axis, *stride = (int(n[0]) for n in numbers if n is not None)

@@ -20,7 +20,8 @@ class Program:
     """The tensors that a library's `main` takes and gives.
 
     It takes `inputs`, then `parameters`; `constants` are the weights of CLML's graphs. `operations`
-    are the additions and multiplications of one run's convolutions and matrix products.
+    are the additions and multiplications of one run's convolutions and matrix products. Its tensors
+    take `activations` bytes at most, and those inside of one of CLML's graphs `pool` more.
     """
 
     inputs: tuple[PortAt, ...]
@@ -28,6 +29,8 @@ class Program:
     parameters: tuple[Parameter, ...]
     constants: tuple[Parameter, ...]
     operations: int
+    activations: int
+    pool: int
 
     def save(self, path: Path) -> None:
         """Write it as JSON."""
@@ -43,6 +46,8 @@ class Program:
             tuple(_parameter(record) for record in data["parameters"]),
             tuple(_parameter(record) for record in data["constants"]),
             data["operations"],
+            data["activations"],
+            data["pool"],
         )
 
 

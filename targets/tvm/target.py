@@ -28,6 +28,7 @@ from targets.base import (
 )
 from targets.tvm.binding import DATA_FILE, INDEX_FILE, write_parameters
 from targets.tvm.compilation import CLML_FILE, PLACEMENT_FILE, compile_graph, steps_key
+from targets.tvm.cost import bind_cost, compile_cost, run_cost
 from targets.tvm.kinds import KINDS
 from targets.tvm.opencl_device import opencl_device
 from targets.tvm.parameters import Parameter
@@ -114,7 +115,25 @@ class TvmTarget(Target):
 
     def predict(self, work: Workload) -> Cost:
         """See `targets.tvm.cost`."""
-        raise NotImplementedError
+        return compile_cost(self._where, work)
+
+    def predict_bind(self, works: Sequence[Workload]) -> Cost:
+        """See `targets.tvm.cost`."""
+        return bind_cost(works)
+
+    def predict_run(self, work: Workload) -> float | None:
+        """See `targets.tvm.cost`."""
+        return run_cost(self._where, work.operations)
+
+    def run_seconds(self, artifact: Artifact, folder: Path) -> float | None:
+        """The arithmetic of one run, at the rate of this machine's twin."""
+        home = (folder / artifact.path).parent
+        program = Program.load(home / f"{artifact.size or ANY_SIZE}.{PROGRAM_FILE}")
+        return run_cost(self._where, program.operations)
+
+    @property
+    def _where(self) -> str:
+        return "cpu" if self.chip is None else "phone"
 
     def bind(
         self,

@@ -82,9 +82,9 @@ class Graph:
         """A tensor that nothing else has given its form."""
         place = self._places[variable]
         free = self._nodes[place]["op"] == "input" or self._nodes[place]["name"] == "reshape"
-        if free and not any([place, 0, 0] in n.get("inputs", []) for n in self._nodes):
-            if variable not in self.outputs:
-                return place
+        used = any([place, 0, 0] in node.get("inputs", []) for node in self._nodes)
+        if free and not used and variable not in self.outputs:
+            return place
         copied = self._add(
             "kernel", "reshape", variable, shape_of(variable), {"num_inputs": 1, "num_outputs": 1}
         )

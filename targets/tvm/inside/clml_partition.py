@@ -186,7 +186,7 @@ def _with_bias(node, first, second, seen):
     return True
 
 
-def _softmax(node, seen):
+def _softmax(node, _):
     data, axis = node.call.args[0], int(node.call.attrs.axis)
     if len(shape_of(data)) == 4 and axis == 1:
         node.kind, node.operands, node.attributes = "softmax", [data], {"axis": 1}
@@ -202,7 +202,7 @@ def _reshape(node, seen):
         node.kind, node.operands = "reshape", [node.call.args[0]]
 
 
-def _concat(node, seen):
+def _concat(node, _):
     fields = node.call.args[0]
     axis = int(node.call.attrs.axis)
     if not isinstance(fields, relax.Tuple) or axis != 1 or len(shape_of(node.variable)) != 4:

@@ -63,7 +63,7 @@ def _concatenate(attrs, *data):
 
 
 def _binary(operation):
-    return lambda attrs, first, second: operation(first, second)
+    return lambda _, first, second: operation(first, second)
 
 
 KERNELS = {

@@ -7,7 +7,8 @@ of the others); clml (whether CLML may have its part); builds (a list: `target`,
 description; `host`, likewise or null; `library`, a file, .so for this machine or .tar of objects).
 
 Writes the libraries and `made.json`: the names of the weights that `main` still takes, in order;
-CLML's graphs; a report of what runs where. Each stage is told on a line of its own.
+CLML's graphs; a report of what runs where; bytes of its tensors at most, and of a graph's. Each
+stage is told on a line of its own.
 """
 
 import json
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import clml_rewrite
 import clml_schema
+import memory
 import onnx
 import tvm
 from tvm import relax
@@ -45,6 +47,8 @@ def main(request):
             for g in graphs
         ],
         "report": report,
+        "activations": memory.peak(program["main"], request["inputs"]),
+        "pool": max((memory.pool(graph.json) for graph in graphs), default=0),
     }
     Path("made.json").write_text(json.dumps(made, separators=(",", ":")))
     for build in request["builds"]:
