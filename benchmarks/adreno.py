@@ -84,7 +84,7 @@ def main() -> None:
     out.print(json.dumps(row), highlight=False, markup=False, soft_wrap=True)
     placement = target.placement(skeleton)
     if placement is not None:
-        print_placement(row["what"], placement, out)
+        print_placement(str(row["what"]), placement, out)
 
 
 if __name__ == "__main__":

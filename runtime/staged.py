@@ -112,13 +112,9 @@ def run_stage(stage: str, request: StagedRequest) -> None:
     start = time.monotonic()
     manifest = Manifest.load(request.artifacts)
     bundle = manifest.load_bundle(request.bundle)
-    wanted = {
-        "text": lambda name: name in TEXT_ENCODERS,
-        "denoise": lambda name: name == "unet",
-        "decode": lambda name: name == "vae_decoder",
-    }[stage]
+    mine = {"text": TEXT_ENCODERS, "denoise": ("unet",), "decode": ("vae_decoder",)}[stage]
     every = staged_artifacts(manifest, bundle, request.target, request.size)
-    chosen = {name: artifact for name, artifact in every.items() if wanted(name)}
+    chosen = {name: artifact for name, artifact in every.items() if name in mine}
     with _open(manifest, bundle, request, chosen) as pipeline:
         {"text": _text, "denoise": _denoise, "decode": _decode}[stage](pipeline, request)
     who = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
@@ -146,7 +142,8 @@ def _denoise(pipeline: Pipeline, request: StagedRequest) -> None:
     unet = pipeline.networks["unet"].interface
     width = next(port.shape[-1] for port in unet.inputs if port.name == CONTEXT)
     assert isinstance(width, int)
-    embeddings = {CONTEXT: read_raw(request.folder / f"{CONTEXT}.qfp32").reshape(rows, -1, width)}
+    embeddings: dict[str, Array] = {}
+    embeddings[CONTEXT] = read_raw(request.folder / f"{CONTEXT}.qfp32").reshape(rows, -1, width)
     pooled = request.folder / f"{POOLED}.qfp32"
     if pooled.is_file():
         embeddings[POOLED] = read_raw(pooled).reshape(rows, -1)

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from converter.progress import Event, Progress, silent
-from converter.weights import Array
+from converter.weights import Array, TensorSpec
 from passes.weights import plan_offsets, unwritten
 from targets.base import CompileJob, ToolchainError
 from targets.toolchains import Proof
@@ -122,12 +122,17 @@ class _Values:
 
     def __init__(self, values: dict[str, Array]) -> None:
         self._values = values
-        self.key, self.file = "micro", None
+        self.key = "micro"
+        self.file: Path | None = None
         self.tensor_keys: dict[str, str] = {}
 
     def names(self) -> list[str]:
         """The arrays' names."""
         return list(self._values)
+
+    def spec(self, name: str) -> TensorSpec:
+        """Its shape and dtype."""
+        return TensorSpec(self._values[name].shape, "float32")
 
     def read(self, name: str) -> Array:
         """One array."""

@@ -27,8 +27,9 @@ def opencl_device(toolchain: Tvm) -> Path | None:
     log = toolchain.folder / "opencl_device.log"
     try:
         with replacing(plugin) as work:
-            argv = [compiler, "-std=c++17", "-O1", "-fPIC", "-shared", "-o", work, SOURCE]
-            run_logged([*argv, *_flags(toolchain)], log, env=toolchain.env())
+            argv: list[str | Path] = [compiler, "-std=c++17", "-O1", "-fPIC", "-shared"]
+            argv += ["-o", work, SOURCE, *_flags(toolchain)]
+            run_logged(argv, log, env=toolchain.env())
     except ChildFailedError:
         return None  # an OpenCL without its library, most likely; the log says
     return plugin

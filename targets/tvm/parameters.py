@@ -34,11 +34,11 @@ class Step:
             return array.reshape(self.values)
         if self.kind == "slice":
             axis, start, stop = self.values
-            return array[(slice(None),) * axis + (slice(start, stop),)]
+            return np.asarray(array[(slice(None),) * axis + (slice(start, stop),)])
         if self.kind == "scale":
-            return array * np.float32(self.values[0])
+            return np.asarray(array * np.float32(self.values[0]))
         assert self.kind == "cast", self.kind
-        return array.astype(self.values[0])
+        return np.asarray(array.astype(self.values[0]))
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def take_parameters(model: ir.Model) -> list[Parameter]:
         if source is not None and step is not None:
             steps[node.outputs[0]] = (source[0], (*source[1], step))
             folded.append(node)
-    parameters = []
+    parameters: list[Parameter] = []
     for value, (source_name, made_by) in steps.items():
         if value.is_graph_output() or any(use.node not in folded for use in value.uses()):
             parameters.append(_take(graph, value, source_name, made_by, len(parameters)))

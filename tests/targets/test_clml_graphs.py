@@ -31,7 +31,8 @@ def graph(*nodes: Json, heads: tuple[int, ...] = ()) -> Json:
     }
 
 
-STEPS = {"strides": [2, 1], "padding": [1, 0, 1, 2], "dilation": [1, 2], "groups": 1}
+PADDING = (1, 0, 1, 2)
+STEPS = {"strides": [2, 1], "padding": [*PADDING], "dilation": [1, 2], "groups": 1}
 
 ATTENTION = graph(
     tensor("input", "tokens", [6, 8]),
@@ -118,11 +119,11 @@ def test_the_reference_computes_attention_as_torch_does() -> None:
     picture = np.ascontiguousarray(tokens.T).reshape(1, 8, 6, 1)
     summed, queries = clml_reference.run(ATTENTION, constants, [tokens, picture])
     x = torch.from_numpy(tokens)
-    asked = [x @ torch.from_numpy(w).T for w in (q, k, v)]
-    wanted = torch.nn.functional.scaled_dot_product_attention(*asked, scale=1.0)
+    queried, keys, held = (x @ torch.from_numpy(w).T for w in (q, k, v))
+    wanted = torch.nn.functional.scaled_dot_product_attention(queried, keys, held, scale=1.0)
     wanted = wanted.T.reshape(1, 4, 2, 3).repeat(1, 2, 1, 1) * 2
     np.testing.assert_allclose(summed, wanted.numpy(), rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(queries, asked[0].numpy(), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(queries, queried.numpy(), rtol=1e-5, atol=1e-5)
 
 
 def test_the_reference_convolves_as_torch_does() -> None:
@@ -130,7 +131,7 @@ def test_the_reference_convolves_as_torch_does() -> None:
     x = rng.standard_normal((1, 3, 9, 8), np.float32)
     w = rng.standard_normal((5, 3, 3, 2), np.float32)
     b = rng.standard_normal((1, 5, 1, 1), np.float32)
-    top, left, bottom, right = STEPS["padding"]  # type: ignore[misc]
+    top, left, bottom, right = PADDING
     padded = torch.nn.functional.pad(torch.from_numpy(x), (left, right, top, bottom))
     wanted = torch.nn.functional.conv2d(
         padded, torch.from_numpy(w), torch.from_numpy(b.reshape(-1)), (2, 1), 0, (1, 2)

@@ -4,14 +4,21 @@ Knows nothing of TVM. Results are rounded to the graph's dtype after every kerne
 products are added up in float32. What a device does differently is not imitated.
 """
 
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
 import numpy as np
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Json = Mapping[str, Any]
 
 BINARY = {"add": np.add, "subtract": np.subtract, "multiply": np.multiply, "divide": np.divide}
 
 
-def run(graph, constants, inputs):
+def run(graph: Json, constants: Mapping[str, Array], inputs: Sequence[Array]) -> list[Array]:
     """The outputs of a graph (parsed JSON) for its inputs in order; constants by name."""
-    values, given = {}, iter(inputs)
+    values: dict[int, Array] = {}
+    given = iter(inputs)
     for index, node in enumerate(graph["nodes"]):
         (shape,), (dtype,) = node["attrs"]["shape"], node["attrs"]["dtype"]
         if node["op"] == "input":
@@ -26,7 +33,7 @@ def run(graph, constants, inputs):
     return [values[place] for place, _, _ in graph["heads"]]
 
 
-def _conv2d(attrs, data, kernel, bias=None):
+def _conv2d(attrs: Json, data: Array, kernel: Array, bias: Array | None = None) -> Array:
     """A convolution as one product: a row for every place, a column for every number it sees."""
     top, left, bottom, right = attrs["padding"]
     data = np.pad(data[0], ((0, 0), (top, bottom), (left, right)))
@@ -41,32 +48,32 @@ def _conv2d(attrs, data, kernel, bias=None):
     return result if bias is None else result + bias.reshape(-1, 1)
 
 
-def _dense(attrs, first, second, bias=None):
+def _dense(attrs: Json, first: Array, second: Array, bias: Array | None = None) -> Array:
     del attrs
-    product = first @ second.T
+    product: Array = first @ second.T
     return product if bias is None else product + bias
 
 
-def _softmax(attrs, data):
+def _softmax(attrs: Json, data: Array) -> Array:
     axis = attrs["axis"]
     shares = np.exp(data - data.max(axis, keepdims=True))
-    return shares / shares.sum(axis, keepdims=True)
+    return np.asarray(shares / shares.sum(axis, keepdims=True))
 
 
-def _reshape(attrs, data):
+def _reshape(attrs: Json, data: Array) -> Array:
     del attrs
     return data
 
 
-def _concatenate(attrs, *data):
+def _concatenate(attrs: Json, *data: Array) -> Array:
     return np.concatenate(data, attrs["axis"])
 
 
-def _binary(operation):
+def _binary(operation: Callable[[Array, Array], Array]) -> Callable[..., Array]:
     return lambda _, first, second: operation(first, second)
 
 
-KERNELS = {
+KERNELS: dict[str, Callable[..., Array]] = {
     "nn.conv2d": _conv2d,
     "nn.dense": _dense,
     "nn.softmax": _softmax,

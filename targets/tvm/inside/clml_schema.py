@@ -5,6 +5,11 @@ Knows nothing of TVM: what a kernel must have is written down here from the runt
 """
 
 import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+Json = Mapping[str, Any]
+Shapes = Sequence[list[int]]
 
 ROOT = {"nodes", "arg_nodes", "heads", "node_row_ptr"}
 DTYPES = ("float32", "float16")
@@ -16,7 +21,7 @@ class MalformedGraphError(ValueError):
     """A graph that the runtime would not read, or would read wrongly."""
 
 
-def check(graph, constants):
+def check(graph: Json, constants: Sequence[str]) -> None:
     """Raise MalformedGraphError unless `graph` (parsed) is right; `constants` are its names."""
     _expect(set(graph) == ROOT, f"keys {sorted(graph)}")
     nodes = graph["nodes"]
@@ -34,7 +39,7 @@ def check(graph, constants):
         _expect(nodes[kernel]["op"] == "kernel", f"output {kernel} is no kernel's")
 
 
-def _check_node(node, index, nodes):
+def _check_node(node: Json, index: int, nodes: Sequence[Json]) -> None:
     where = f"node {index} ({node.get('name')})"
     _expect(node.get("op") in ("input", "const", "kernel"), f"{where}: op {node.get('op')!r}")
     attrs = node.get("attrs", {})
@@ -55,21 +60,21 @@ def _check_node(node, index, nodes):
     places = [_place(entry, index) for entry in inputs]
     given = [nodes[place]["attrs"] for place in places]
     _expect(all(a["dtype"] == dtype for a in given), f"{where}: its inputs are of other dtypes")
-    rule = KERNELS.get(node["name"])
-    _expect(rule is not None, f"{where}: CLML's runtime has no such kernel")
-    reason = rule(attrs, shape[0], [a["shape"][0] for a in given],
+    _expect(node["name"] in KERNELS, f"{where}: CLML's runtime has no such kernel")
+    reason = KERNELS[node["name"]](attrs, shape[0], [a["shape"][0] for a in given],
                   [nodes[place]["op"] for place in places])  # fmt: skip
     _expect(reason is None, f"{where}: {reason}")
 
 
-def _place(entry, before):
+def _place(entry: Any, before: int) -> int:
     """The node that an entry names, which has to come before another."""
     right = isinstance(entry, list) and len(entry) == 3 and entry[1:] == [0, 0]
     _expect(right and 0 <= entry[0] < before, f"entry {entry}")
-    return entry[0]
+    place: int = entry[0]
+    return place
 
 
-def _conv2d(attrs, shape, given, ops):
+def _conv2d(attrs: Json, shape: list[int], given: Shapes, ops: Sequence[str]) -> str | None:
     for name, count in NUMBERS.items():
         numbers = attrs.get(name)
         if not isinstance(numbers, list) or [type(n) for n in numbers] != [int] * count:
@@ -94,7 +99,7 @@ def _conv2d(attrs, shape, given, ops):
     return None
 
 
-def _dense(attrs, shape, given, ops):
+def _dense(attrs: Json, shape: list[int], given: Shapes, ops: Sequence[str]) -> str | None:
     del attrs
     if len(given) not in (2, 3) or len(given[0]) != 2 or len(given[1]) != 2:
         return "two matrices and perhaps a bias are wanted"
@@ -106,19 +111,19 @@ def _dense(attrs, shape, given, ops):
     return None
 
 
-def _softmax(attrs, shape, given, ops):
+def _softmax(attrs: Json, shape: list[int], given: Shapes, ops: Sequence[str]) -> str | None:
     del ops
     right = given == [shape] and len(shape) == 4 and attrs.get("axis") == 1
     return None if right else f"axis {attrs.get('axis')} of {given}"
 
 
-def _reshape(attrs, shape, given, ops):
+def _reshape(attrs: Json, shape: list[int], given: Shapes, ops: Sequence[str]) -> str | None:
     del attrs, ops
     right = len(given) == 1 and math.prod(given[0]) == math.prod(shape)
     return None if right else f"{given} is not {shape}"
 
 
-def _concatenate(attrs, shape, given, ops):
+def _concatenate(attrs: Json, shape: list[int], given: Shapes, ops: Sequence[str]) -> str | None:
     del ops
     if attrs.get("axis") != 1 or any(len(g) != 4 for g in given):
         return f"axis {attrs.get('axis')} of {given}"
@@ -126,12 +131,12 @@ def _concatenate(attrs, shape, given, ops):
     return None if same and sum(g[1] for g in given) == shape[1] else f"{given} is not {shape}"
 
 
-def _binary(attrs, shape, given, ops):
+def _binary(attrs: Json, shape: list[int], given: Shapes, ops: Sequence[str]) -> str | None:
     del attrs, ops
     return None if given == [shape, shape] else f"{given} is not twice {shape}"
 
 
-KERNELS = {
+KERNELS: dict[str, Callable[[Json, list[int], Shapes, Sequence[str]], str | None]] = {
     "nn.conv2d": _conv2d,
     "nn.dense": _dense,
     "nn.softmax": _softmax,
@@ -141,6 +146,6 @@ KERNELS = {
 }
 
 
-def _expect(right, what):
+def _expect(right: object, what: str) -> None:
     if not right:
         raise MalformedGraphError(f"a CLML graph is malformed: {what}")
