@@ -7,7 +7,10 @@ from typing import Any
 from converter.architecture import Architecture
 from converter.components import (
     ADDED,
+    COMPONENTS,
+    END_STATE,
     LAST_STATE,
+    PENULTIMATE_STATE,
     TIME,
     embedded_interface,
     interface,
@@ -92,6 +95,8 @@ class InterfaceProfile:
     embedded: bool = False
     """Whether the UNet is handed embeddings of time and sizes, which its host computes, and every
     input has four axes: see `converter.components.embedded_interface`."""
+    kinds: tuple[str, ...] = COMPONENTS
+    """The kinds of components that are made for it."""
     sampling: OwnSampling | None = None
     """How it draws, where that is not for the user to say."""
     precisions: Mapping[str, str] = field(default_factory=dict)
@@ -146,10 +151,13 @@ class InterfaceProfile:
     def presented(self, architecture: Architecture) -> Architecture:
         """The model with the further outputs that this consumer binds."""
         text = architecture.text_encoder
-        mine = self.components.get("text_encoder", ComponentProfile())
-        if text is None or text.final_norm or LAST_STATE not in (mine.outputs or ()):
+        bound = self.components.get("text_encoder", ComponentProfile()).outputs or {}
+        if text is None or text.final_norm:
             return architecture
-        return replace(architecture, text_encoder=replace(text, last_state=True))
+        # Where both states have one name, the one that the UNet takes is meant.
+        both = LAST_STATE in bound and bound[LAST_STATE] != bound.get(PENULTIMATE_STATE)
+        more = replace(text, last_state=both, pooled=END_STATE in bound)
+        return replace(architecture, text_encoder=more)
 
     def residual_ports(self, architecture: Architecture) -> bool:
         """Whether the UNet has the ports that a ControlNet's outputs go to."""

@@ -1,7 +1,7 @@
 """Interface profiles: which consumer an artifact must run in unchanged, as data."""
 
 from converter.architecture import CONTROLNET
-from converter.components import LAST_STATE, PENULTIMATE_STATE, POOLED
+from converter.components import END_STATE, LAST_STATE, PENULTIMATE_STATE, POOLED
 from converter.errors import InputError
 from converter.interface_profile import (
     ComponentProfile,
@@ -150,25 +150,28 @@ MNN = InterfaceProfile(
 
 ADRENO = InterfaceProfile(
     name="adreno",
-    consumer="phones with a Snapdragon: embeddings on the host, both halves of guidance one by one",
+    consumer="phones with an Adreno GPU: text encoders run by MNN, embeddings on the host, both "
+    "halves of guidance one by one",
     always_residual_ports=False,
     target="adreno-clml",
+    kinds=("text_encoder", "text_encoder_2", "unet", "vae_decoder"),
+    precisions={"text_encoder": "w8", "text_encoder_2": "w8"},
     embedded=True,
     deployments={
         ("sd15", False): Deployment({}, Size(512, 512)),
         ("sdxl", False): Deployment({}, Size(1024, 1024)),
     },
     components={
-        "text_encoder": ComponentProfile(
+        kind: ComponentProfile(
             outputs={
+                # One of these, whichever the UNet takes.
                 LAST_STATE: LAST_STATE,
-                PENULTIMATE_STATE: PENULTIMATE_STATE,
-                "pooler_output": "pooled_output",
+                PENULTIMATE_STATE: LAST_STATE,
+                END_STATE: "pooled_output",
+                POOLED: "pooled_output",
             }
-        ),
-        "text_encoder_2": ComponentProfile(
-            outputs={PENULTIMATE_STATE: PENULTIMATE_STATE, POOLED: POOLED}
-        ),
+        )
+        for kind in ("text_encoder", "text_encoder_2")
     },
 )
 

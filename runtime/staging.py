@@ -99,7 +99,7 @@ def pipeline_of(networks: Mapping[str, Network], bundle: Bundle, size: Size) -> 
         bundle.architecture["vae"]["scaling_factor"],
         bundle.prediction_type,
         bundle.zero_terminal_snr,
-        PromptRules(_padding(bundle), bundle.words, zero_negative(bundle)),
+        PromptRules(padding_of(bundle), bundle.words, zero_negative(bundle)),
         "numpy" if own is None else own.noise,
     )
 
@@ -109,7 +109,7 @@ def zero_negative(bundle: Bundle) -> bool:
     return bundle.family == SDXL.name
 
 
-def _padding(bundle: Bundle) -> dict[str, int]:
+def padding_of(bundle: Bundle) -> dict[str, int]:
     """OpenCLIP's text encoders were trained with zeros behind a prompt, CLIP's with its end.
 
     A consumer that does otherwise goes before what is right.

@@ -155,4 +155,6 @@ def _defaults(
     deployment = profile.deployment(Architecture.from_json(bundle.architecture))
     if sizes is None and deployment is not None:
         return target or profile.target, (deployment.size,)
+    if sizes is None and not any(c.interface.has_size for c in bundle.components.values()):
+        return target or profile.target, ()
     return target or profile.target, parse_sizes(sizes or "")

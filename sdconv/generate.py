@@ -29,6 +29,7 @@ def generate(
     steps: options.Steps = None,
     guidance: options.Guidance = None,
     seed: options.Seed = 0,
+    noise: options.Noise = None,
     early: options.Early = 0,
     hint: options.Hints = None,
     staged: Annotated[
@@ -48,7 +49,17 @@ def generate(
         artifacts=artifacts,
         output=output,
         picture=options.picture_request(
-            artifacts, bundle, prompt, negative, scheduler, steps, guidance, seed, hint, early
+            artifacts,
+            bundle,
+            prompt,
+            negative,
+            scheduler,
+            steps,
+            guidance,
+            seed,
+            hint,
+            noise,
+            early=early,
         ),
         target=target,
         size=size,

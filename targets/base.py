@@ -388,6 +388,14 @@ class Target(ABC):
     def open(self, artifact: Artifact, folder: Path) -> Runner:
         """Load an artifact so that it can be run on this machine."""
 
+    def session(self, artifact: Artifact) -> str | None:
+        """Name what artifacts are run by one open runner, each at its own size; None: by its own.
+
+        A consumer that goes from size to size keeps such a file open, and so does whoever judges.
+        """
+        del artifact
+        return None
+
     def interpret(
         self, job: CompileJob, weights: WeightSource, progress: Progress
     ) -> Runner | None:

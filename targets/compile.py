@@ -46,7 +46,8 @@ class CompileRequest:
     def command(self) -> list[str]:
         """The command line that makes the same request."""
         words = ["sdconv", "compile", "-n", str(self.bundle), "--target", self.target]
-        words += ["--sizes", ",".join(map(str, self.sizes)), "-o", str(self.output)]
+        words += ["--sizes", ",".join(map(str, self.sizes))] if self.sizes else []
+        words += ["-o", str(self.output)]
         if self.precision:
             words += ["--precision", ",".join(f"{c}={p}" for c, p in self.precision.items())]
         for component, table in self.quantize_tables.items():

@@ -27,6 +27,7 @@ from targets.mnn.model import WEIGHTS_SUFFIX, Model, UnreadableModelError, read_
 from targets.mnn.precisions import Precision
 from targets.mnn.runner import MnnRunner, Session
 from targets.mnn.toolchain import Mnn
+from targets.mnn.weight_map import WeightMap
 from targets.placeholders import point_at_tape
 from targets.processes import ChildFailedError, run_logged
 from targets.repro import keep_repro
@@ -73,7 +74,7 @@ def convert_graph(
             (folder / UNBOUND_FILE).write_text(f"{e}\n")
         else:
             found.save(folder)
-            (folder / MODEL_FILE).write_bytes(_blanked(files[0], model))
+            (folder / MODEL_FILE).write_bytes(_blanked(files[0], model, found))
     else:
         ir.save(graph, work / GRAPH_FILE)
         (work / weights.name).symlink_to(weights)
@@ -174,12 +175,13 @@ def _random(shape: Sequence[int], dtype: str) -> Array:
     return np.asarray(values.astype(dtype))
 
 
-def _blanked(path: Path, model: Model) -> bytes:
+def _blanked(path: Path, model: Model, found: WeightMap) -> bytes:
     """The file without the placeholders in it, which no skeleton has to carry."""
     content = bytearray(path.read_bytes())
-    for parameter in model.parameters:
-        if parameter.at.inside and parameter.at.nbytes > 64:
-            content[parameter.at.offset : parameter.at.end] = bytes(parameter.at.nbytes)
+    weights = {placed.offset for placed in found.weights if placed.inside}
+    for at in (parameter.at for parameter in model.parameters):
+        if at.inside and at.offset in weights:
+            content[at.offset : at.end] = bytes(at.nbytes)
     return bytes(content)
 
 

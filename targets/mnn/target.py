@@ -188,6 +188,10 @@ class MnnTarget(Target):
         )
         return MnnRunner(self._toolchain, session, folder / artifact.path)
 
+    def session(self, artifact: Artifact) -> str:
+        """The file, loaded once and resized."""
+        return f"{artifact.path} {PRECISIONS[artifact.precision].dynamic}"
+
 
 def _shapes(job: CompileJob) -> dict[str, tuple[int, ...]] | None:
     """The shapes that a graph is made for; None: any."""

@@ -16,7 +16,8 @@ def peak(function, inputs):
     bindings = [b for block in function.body.blocks for b in block.bindings]
     owners = {}
     for binding in bindings:  # of a view, what it is a view of
-        viewed = needed(binding.value)[0] if _is_view(binding.value) else binding.var
+        seen = needed(binding.value) if _is_view(binding.value) else []
+        viewed = seen[0] if seen else binding.var
         owners[binding.var] = owners.get(viewed, viewed)
     last = {}
     for place, binding in enumerate(bindings):
