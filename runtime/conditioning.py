@@ -16,7 +16,7 @@ from converter.weights import Array
 from runtime.network import Network
 from runtime.tokenizer import END_TOKEN, Words, tokenize
 
-POOLED_NAMES = (POOLED, "pooled_output")
+POOLED_NAMES = {POOLED, "pooled_output"}
 """What profiles call the pooled text that SDXL takes."""
 
 CONTEXT, SIZES, GUIDANCE = "encoder_hidden_states", "time_ids", "timestep_cond"
@@ -59,7 +59,8 @@ def embed_prompts(
         outputs = dict(zip((port.name for port in ports), encoder(tokens), strict=True))
         hidden.append(outputs[hidden_state(ports)])
         # Of two pooled outputs the later encoder's is meant.
-        pooled |= {POOLED: array for name, array in outputs.items() if name in POOLED_NAMES}
+        for port in POOLED_NAMES & outputs.keys():
+            pooled = {POOLED: outputs[port]}
     embedded = {CONTEXT: np.concatenate(hidden, axis=-1), **pooled}
     return {name: _at(given, rows, len(prompts)) for name, rows in embedded.items()}
 
