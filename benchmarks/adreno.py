@@ -77,6 +77,7 @@ def main() -> None:
         "peak_gb": round(used.ru_maxrss / 1e6, 2),
         "gflop": round(program.operations / 1e9, 1),
         "parameters_gb": round(sum(p.nbytes for p in place(parameters).values()) / 1e9, 2),
+        "tensors_mb": round((program.activations + program.pool) / 1e6),
         "files_mb": {
             f.name: round(f.stat().st_size / 1e6, 2) for f in sorted(skeleton.path.iterdir())
         },

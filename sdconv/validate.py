@@ -33,6 +33,7 @@ def validate(
     guidance: options.Guidance = None,
     seed: options.Seed = 0,
     noise: options.Noise = None,
+    early: options.Early = 0,
     hint: options.Hints = None,
 ) -> None:
     """Run every artifact and the fp32 reference on the same inputs, measure, judge, report.
@@ -49,7 +50,17 @@ def validate(
     picture = None
     if prompt is not None:
         picture = options.picture_request(
-            artifacts, bundle, prompt, negative, scheduler, steps, guidance, seed, hint, noise
+            artifacts,
+            bundle,
+            prompt,
+            negative,
+            scheduler,
+            steps,
+            guidance,
+            seed,
+            hint,
+            noise,
+            early=early,
         )
     request = ValidateRequest(
         artifacts=artifacts,

@@ -28,15 +28,15 @@ def opencl_device(toolchain: Tvm) -> Path | None:
     try:
         with replacing(plugin) as work:
             argv: list[str | Path] = [compiler, "-std=c++17", "-O1", "-fPIC", "-shared"]
-            argv += ["-o", work, SOURCE, *_flags(toolchain)]
+            argv += ["-o", work, SOURCE, *wheel_flags(toolchain), "-lOpenCL"]
             run_logged(argv, log, env=toolchain.env())
     except ChildFailedError:
         return None  # an OpenCL without its library, most likely; the log says
     return plugin
 
 
-def _flags(toolchain: Tvm) -> list[str]:
-    """Where the wheel's headers and libraries lie."""
+def wheel_flags(toolchain: Tvm) -> list[str]:
+    """What a C++ compiler is told of the headers and libraries in TVM's wheel."""
     question = "import tvm, tvm_ffi; print(tvm.__path__[0]); print(tvm_ffi.__path__[0])"
     said = subprocess.run(
         [toolchain.python, "-c", question],
@@ -48,4 +48,4 @@ def _flags(toolchain: Tvm) -> list[str]:
     flags = []
     for place, library in zip(said.stdout.split("\n")[:2], ("tvm_runtime", "tvm_ffi"), strict=True):
         flags += [f"-I{place}/include", f"-L{place}/lib", f"-Wl,-rpath,{place}/lib", f"-l{library}"]
-    return [*flags, "-lOpenCL"]
+    return flags

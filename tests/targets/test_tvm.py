@@ -1,6 +1,7 @@
 """TVM's targets against torch: every component of a small model, on whatever can run here."""
 
 import json
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,8 @@ from targets.compile import CompileRequest, compile_bundle
 from targets.manifest import Manifest
 from targets.registry import get_target
 from targets.tvm.compilation import CLML_FILE
-from targets.tvm.opencl_device import opencl_device
+from targets.tvm.opencl_device import opencl_device, wheel_flags
+from targets.tvm.phone_bundle import write_phone_bundle
 from targets.tvm.runner import TvmRunner
 from targets.tvm.toolchain import Tvm
 
@@ -74,9 +76,17 @@ def error(bundle: Bundle, artifact: Artifact, folder: Path, device: str | None =
     return float(np.abs(output - wanted).max() / np.abs(wanted).max())
 
 
-def compiled(bundle: Bundle, folder: Path, target: str, precision: str) -> Manifest:
+def compiled(
+    bundle: Bundle, folder: Path, target: str, precision: str, *components: str
+) -> Manifest:
+    names = components or tuple(bundle.components)
     request = CompileRequest(
-        bundle.folder, target, (SIZE,), folder, dict.fromkeys(bundle.components, precision)
+        bundle.folder,
+        target,
+        (SIZE,),
+        folder,
+        dict.fromkeys(names, precision),
+        components=components or None,
     )
     return compile_bundle(request)
 
@@ -97,13 +107,13 @@ def test_every_component_on_this_processor(
 def test_clmls_graphs_by_definition_and_the_rest_in_opencl(
     tvm: Tvm, diffusers_bundle: Bundle, tmp_path: Path
 ) -> None:
-    manifest = compiled(diffusers_bundle, tmp_path, "adreno-clml", "f32")
+    manifest = compiled(diffusers_bundle, tmp_path, "adreno-clml", "f32", "unet", "vae_decoder")
     device = None if opencl_device(tvm) is None else "pthread"
     for artifact in manifest.artifacts:
         assert error(diffusers_bundle, artifact, tmp_path, device) < TOLERANCE
         assert artifact.placement is not None
         assert artifact.placement.share > 0.99
-    (unet,) = (a for a in manifest.artifacts if a.component == "unet")
+    unet = manifest.artifacts[0]
     assert unet.placement is not None
     assert unet.placement.graphs == 132
     written = (tmp_path / unet.path).with_name(f"{SIZE}.{CLML_FILE}").read_text()
@@ -114,6 +124,33 @@ def test_clmls_graphs_by_definition_and_the_rest_in_opencl(
 @pytest.mark.parametrize("target", ["adreno-clml", "adreno-opencl"])
 def test_half_precision(tvm: Tvm, diffusers_bundle: Bundle, tmp_path: Path, target: str) -> None:
     del tvm
-    manifest = compiled(diffusers_bundle, tmp_path, target, "f16")
+    parts = ("text_encoder", "vae_encoder") if target == "adreno-clml" else ("vae_decoder",)
+    manifest = compiled(diffusers_bundle, tmp_path, target, "f16", *parts)
     for artifact in manifest.artifacts:
         assert error(diffusers_bundle, artifact, tmp_path) < HALF
+
+
+def test_the_phones_program_tells_right_from_wrong(
+    tvm: Tvm, diffusers_bundle: Bundle, tmp_path: Path
+) -> None:
+    """Built for this machine, with its OpenCL in the place of the phone's."""
+    plugin, compiler = opencl_device(tvm), tvm.compiler
+    if plugin is None or compiler is None:
+        pytest.skip("there is no OpenCL here")
+    manifest = compiled(diffusers_bundle, tmp_path, "adreno-opencl", "f32", "vae_decoder")
+    phone = tmp_path / "phone"
+    (name,) = write_phone_bundle(manifest, get_target("adreno-opencl"), phone, silent)
+    folder = phone / "programs" / name
+    (tmp_path / manifest.artifacts[0].path).with_name(f"{SIZE}.opencl.so").rename(
+        folder / "library.so"
+    )
+    flags = [f'-DSDCONV_PLUGIN="{plugin}"', "-std=c++17", *wheel_flags(tvm), "-ldl"]
+    subprocess.run(
+        [compiler, phone / "run.cc", "-o", phone / "run", "-Wl,--no-as-needed", *flags], check=True
+    )
+    right = subprocess.run([phone / "run", folder], capture_output=True, text=True, check=False)
+    assert (right.returncode, right.stdout.splitlines()[-1]) == (0, "pass: 1 of 1 agree")
+    (answer,) = (folder / f for f in ("sample.qfp32",))
+    answer.write_bytes(np.full(answer.stat().st_size // 4, 0.5, np.float32).tobytes())
+    wrong = subprocess.run([phone / "run", folder], capture_output=True, text=True, check=False)
+    assert (wrong.returncode, wrong.stdout.splitlines()[-1]) == (1, "FAIL: 0 of 1 agree")
