@@ -18,11 +18,10 @@ import onnx_ir as ir
 from converter.architecture import Architecture
 from converter.families.published import SD15, SDXL
 from converter.files import sha256_of
+from converter.graph_record import component_graph
 from converter.profiles import get_profile
 from converter.progress import silent
 from converter.sizes import Size
-from converter.template import load_template
-from passes import pipelines
 from sdconv.console import out
 from targets.base import CompileJob
 from targets.tvm.binding import place
@@ -38,10 +37,7 @@ def job_of(
 ) -> CompileJob:
     """The job of a component, its graph written into `folder` as an export would."""
     profile = get_profile("diffusers")
-    graph, _ = load_template(component, architecture, residual_ports=False)
-    canonical = profile.canonical(component, architecture)
-    inputs = {n: (p.name, p.dtype) for n, p in profile.inputs(component, canonical).items()}
-    pipelines.present(inputs, profile.outputs(component, canonical)).run(graph)
+    graph, _ = component_graph(component, profile, architecture)
     path = folder / "model.onnx"
     ir.save(graph, path)
     ports = profile.interface(component, architecture)

@@ -15,10 +15,9 @@ import onnx_ir as ir
 
 from converter.families.published import SD15, SDXL
 from converter.files import sha256_of
+from converter.graph_record import component_graph
 from converter.profiles import get_profile
 from converter.sizes import Size, parse_sizes
-from converter.template import load_template
-from passes import pipelines
 from sdconv.console import progress_bar
 from targets.base import CompileJob, Estimate
 from targets.sophgo.record import StageRecord
@@ -54,12 +53,8 @@ def _job(options: argparse.Namespace, target: SophgoTarget, folder: Path) -> Com
     """The job that compiling an exported bundle would be."""
     architecture, profile_name = FAMILIES[options.family]
     profile = get_profile(options.profile or profile_name)
-    ports = profile.residual_ports(architecture)
     name, (size,) = options.component, parse_sizes(options.size)
-    graph, _ = load_template(name, architecture, residual_ports=ports)
-    canonical = profile.canonical(name, architecture)
-    inputs = {n: (p.name, p.dtype) for n, p in profile.inputs(name, canonical).items()}
-    pipelines.present(inputs, profile.outputs(name, canonical)).run(graph)
+    graph, _ = component_graph(name, profile, architecture)
     path = folder / "graph.onnx"
     ir.save(graph, path)
     interface = profile.interface(name, architecture)

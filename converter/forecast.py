@@ -25,7 +25,7 @@ from converter.embeddings.embedding import appended_rows
 from converter.errors import InputError
 from converter.families.rules import TensorRule
 from converter.files import known_blake3
-from converter.graph_record import GraphRecord, find_record
+from converter.graph_record import GraphRecord, graph_record
 from converter.interface_profile import InterfaceProfile
 from converter.linking import linked_records
 from converter.merged import BLOCK, AppendedRows, MergedWeights, is_stored
@@ -92,7 +92,7 @@ class _Forecaster:
         ports = self.profile.interface(component, architecture)
         residual_ports = self.profile.residual_ports(architecture)
         path, key = find_template(component, architecture, residual_ports=residual_ports)
-        graph = find_record(key, ports)
+        graph = None if path is None else graph_record(component, self.profile, architecture, key)
         needed = _needed(source, component)
         appended = appended_rows(source.embeddings, component)
         added = {name: rows.rows.size for name, rows in appended.items()}
