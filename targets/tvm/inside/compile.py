@@ -47,7 +47,7 @@ def main(request):
             for g in graphs
         ],
         "report": report,
-        "activations": memory.peak(program["main"], request["inputs"]),
+        "activations": memory.peak(program, request["inputs"]),
         "pool": max((memory.pool(graph.json) for graph in graphs), default=0),
     }
     Path("made.json").write_text(json.dumps(made, separators=(",", ":")))

@@ -6,13 +6,27 @@ Runs in TVM's own Python. What an allocator loses between tensors is not counted
 import json
 import math
 
+import tvm
 from clml_partition import needed
 from clml_rewrite import nbytes
 from tvm import relax
 
+FUSION = tvm.transform.Sequential(
+    [
+        relax.transform.LegalizeOps(),
+        relax.transform.AnnotateTIROpPattern(),
+        relax.transform.FoldConstant(),
+        relax.transform.FuseOps(),
+        relax.transform.FuseTIR(),
+        relax.transform.RewriteDataflowReshape(),
+    ]
+)
+"""What every pipeline of TVM does before it plans memory: what is fused is no tensor."""
 
-def peak(function, inputs):
+
+def peak(program, inputs):
     """Bytes of `main`'s inputs (the first so many parameters) and intermediate tensors."""
+    function = FUSION(program)["main"]
     bindings = [b for block in function.body.blocks for b in block.bindings]
     owners = {}
     for binding in bindings:  # of a view, what it is a view of
