@@ -19,7 +19,7 @@ from targets.compile import CompileRequest, compile_bundle
 from targets.manifest import Manifest
 from targets.registry import get_target
 from targets.tvm.compilation import CLML_FILE
-from targets.tvm.opencl_device import opencl_device, wheel_flags
+from targets.tvm.opencl_device import SOURCE, opencl_device, wheel_flags
 from targets.tvm.phone_bundle import write_phone_bundle
 from targets.tvm.runner import TvmRunner
 from targets.tvm.toolchain import Tvm
@@ -130,12 +130,26 @@ def test_half_precision(tvm: Tvm, diffusers_bundle: Bundle, tmp_path: Path, targ
         assert error(diffusers_bundle, artifact, tmp_path) < HALF
 
 
+def built(tvm: Tvm, phone: Path, plugin: Path) -> Path:
+    """The phone's program for this machine; `plugin` gives it what the phone has."""
+    flags = [f'-DSDCONV_PLUGIN="{plugin}"', "-std=c++17", *wheel_flags(tvm), "-ldl"]
+    program = phone / "run"
+    command = [str(tvm.compiler), phone / "run.cc", "-o", program, "-Wl,--no-as-needed", *flags]
+    subprocess.run(command, check=True)
+    return program
+
+
+def verdict(program: Path, *folders: Path) -> tuple[int, str]:
+    done = subprocess.run([program, *folders], capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout.splitlines()[-1]
+
+
 def test_the_phones_program_tells_right_from_wrong(
     tvm: Tvm, diffusers_bundle: Bundle, tmp_path: Path
 ) -> None:
     """Built for this machine, with its OpenCL in the place of the phone's."""
-    plugin, compiler = opencl_device(tvm), tvm.compiler
-    if plugin is None or compiler is None:
+    plugin = opencl_device(tvm)
+    if plugin is None:
         pytest.skip("there is no OpenCL here")
     manifest = compiled(diffusers_bundle, tmp_path, "adreno-opencl", "f32", "vae_decoder")
     phone = tmp_path / "phone"
@@ -144,13 +158,31 @@ def test_the_phones_program_tells_right_from_wrong(
     (tmp_path / manifest.artifacts[0].path).with_name(f"{SIZE}.opencl.so").rename(
         folder / "library.so"
     )
-    flags = [f'-DSDCONV_PLUGIN="{plugin}"', "-std=c++17", *wheel_flags(tvm), "-ldl"]
-    subprocess.run(
-        [compiler, phone / "run.cc", "-o", phone / "run", "-Wl,--no-as-needed", *flags], check=True
-    )
-    right = subprocess.run([phone / "run", folder], capture_output=True, text=True, check=False)
-    assert (right.returncode, right.stdout.splitlines()[-1]) == (0, "pass: 1 of 1 agree")
-    (answer,) = (folder / f for f in ("sample.qfp32",))
+    program = built(tvm, phone, plugin)
+    assert verdict(program, folder) == (0, "pass: 1 of 1 agree")
+    answer = folder / "sample.qfp32"
     answer.write_bytes(np.full(answer.stat().st_size // 4, 0.5, np.float32).tobytes())
-    wrong = subprocess.run([phone / "run", folder], capture_output=True, text=True, check=False)
-    assert (wrong.returncode, wrong.stdout.splitlines()[-1]) == (1, "FAIL: 0 of 1 agree")
+    assert verdict(program, folder) == (1, "FAIL: 0 of 1 agree")
+
+
+def test_the_phones_program_runs_clmls_graphs(
+    tvm: Tvm, diffusers_bundle: Bundle, tmp_path: Path
+) -> None:
+    """A stand-in for CLML's runtime knows products of matrices, and no more."""
+    if opencl_device(tvm) is None:
+        pytest.skip("there is no OpenCL here")
+    manifest = compiled(diffusers_bundle, tmp_path, "adreno-clml", "f32", "text_encoder")
+    phone = tmp_path / "phone"
+    write_phone_bundle(manifest, get_target("adreno-clml"), phone, silent)
+    stand_in = tmp_path / "stand_in.so"
+    sources = [Path(__file__).with_name("clml_stand_in.cc"), SOURCE]
+    command = [str(tvm.compiler), "-std=c++17", "-fPIC", "-shared", "-o", stand_in, *sources]
+    subprocess.run([*command, *wheel_flags(tvm), "-lOpenCL"], check=True)
+    program = built(tvm, phone, stand_in)
+    kernels = phone / "kernels"
+    known = sorted(kernels.glob("nn.dense-*"))
+    assert {"nn.dense-float32-input-const", "nn.dense-float32-input-input"} <= {
+        folder.name for folder in known
+    }
+    assert verdict(program, *known) == (0, f"pass: {len(known)} of {len(known)} agree")
+    assert verdict(program, kernels / "reshape-float32-input-2to2")[0] == 1
