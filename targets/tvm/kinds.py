@@ -63,12 +63,18 @@ KINDS = {
         Kind("tvm", "one library per component and size; the CPU of this machine", None, ("f32",)),
         Kind(
             "adreno-clml",
-            "convolutions, products and attention on Qualcomm's CLML, OpenCL for the rest",
+            "phones with an Adreno: convolutions, products, attention on CLML, the rest in OpenCL; "
+            "a twin runs here",
             "adreno",
             ("f16", "f32"),
             clml=True,
         ),
-        Kind("adreno-opencl", "OpenCL for Qualcomm's Adreno", "adreno", ("f16", "f32")),
+        Kind(
+            "adreno-opencl",
+            "phones with an Adreno: all of it in OpenCL; a twin runs here",
+            "adreno",
+            ("f16", "f32"),
+        ),
     )
 }
 
