@@ -17,7 +17,7 @@ class TakeEmbeddingsPass(Pass):
     """Feed linear layers from inputs of their own, and give every input four axes.
 
     `fed` maps the name of a layer's weight to that of the input [batch, 1, 1, inputs] that it is to
-    have. Inputs that nothing needs any more are removed. A graph that has those inputs is done.
+    have. Inputs that nothing needs any more, but for their batch, are removed. A graph that has those inputs is done.
     """
 
     name = "take-embeddings"
@@ -53,6 +53,10 @@ class TakeEmbeddingsPass(Pass):
             use.node.replace_input_with(0, _narrowed(graph, use.node, fed, [1, 2]))
             self.fire()
         common.RemoveUnusedNodesPass()(model)
+        for value in list(graph.inputs[1:]):
+            if all(_asks_batch(use.node) for use in value.uses()):
+                for use in list(value.uses()):
+                    use.node.replace_input_with(0, graph.inputs[0])
         for value in list(graph.inputs):
             if not value.uses():
                 graph.inputs.remove(value)
@@ -72,6 +76,12 @@ class TakeEmbeddingsPass(Pass):
         inner.shape = shape
         value.shape = ir.Shape([shape[0], *[1] * ones, *shape[1:]])
         self.fire()
+
+
+def _asks_batch(node: ir.Node) -> bool:
+    """Whether a node only wants to know a batch, which is the same for all inputs."""
+    ends = [node.attributes.get(name) for name in ("start", "end")]
+    return node.op_type == "Shape" and [e and e.as_int() for e in ends] == [0, 1]
 
 
 def _narrowed(graph: ir.Graph, before: ir.Node, value: ir.Value, axes: list[int]) -> ir.Value:
