@@ -26,6 +26,27 @@ _NOISE = re.compile(
 )
 
 
+_watchers: list[Callable[[str], None]] = []
+
+
+@contextmanager
+def watched(on_line: Callable[[str], None]) -> Iterator[None]:
+    """Show `on_line` every line that programs of `run_logged` print within the block, as it comes.
+
+    For whoever looks on: the log of each program is kept as always.
+    """
+    _watchers.append(on_line)
+    try:
+        yield
+    finally:
+        _watchers.remove(on_line)
+
+
+def _show(line: str) -> None:
+    for watch in _watchers:
+        watch(line)
+
+
 class ChildFailedError(RuntimeError):
     """A child process ended badly. `line` is the most telling line it printed."""
 
@@ -102,12 +123,15 @@ def run_logged(
     words = [str(part) for part in argv]
     printed: deque[str] = deque(maxlen=400)
     with log.open("a") as file, own_group(words, env=env, cwd=cwd) as child:
-        file.write(f"$ {' '.join(words)}\n")
+        started = f"$ {' '.join(words)}\n"
+        file.write(started)
+        _show(started)
         assert child.stdout is not None, "own_group makes it a pipe"
         for raw in child.stdout:
             line = raw.decode(errors="replace")
             file.write(line)
             printed.append(line)
+            _show(line)
             if on_line is not None:
                 on_line(line)
     if child.returncode != 0:
