@@ -5,6 +5,7 @@ in it, or as stretches of the file `<model>.weight` beside it, to which the fiel
 operation points: an offset, then the bytes of each vector one behind the other.
 """
 
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
@@ -104,7 +105,7 @@ def read_model(path: Path) -> Model:
     content = path.read_bytes()
     try:
         return _read(_Node(bytearray(content), _root(content)))
-    except (IndexError, OverflowError, TypeError, ValueError) as e:
+    except (IndexError, OverflowError, TypeError, ValueError, struct.error) as e:
         raise UnreadableModelError(f"{path}: no model that can be read here: {e}") from e
 
 
