@@ -17,7 +17,8 @@ class TakeEmbeddingsPass(Pass):
     """Feed linear layers from inputs of their own, and give every input four axes.
 
     `fed` maps the name of a layer's weight to that of the input [batch, 1, 1, inputs] that it is to
-    have. Inputs that nothing needs any more, but for their batch, are removed. A graph that has those inputs is done.
+    have. Inputs that nothing needs any more, but for their batch, are removed. A graph that has
+    those inputs is done.
     """
 
     name = "take-embeddings"

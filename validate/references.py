@@ -12,6 +12,7 @@ from converter.bundle import Bundle
 from converter.components import hidden_state, text_encoders
 from converter.interface import Interface
 from converter.weights import Array
+from runtime.conditioning import POOLED_NAMES
 from targets.base import Runner
 from validate.inputs import Origins
 

@@ -131,7 +131,8 @@ def built(tvm: Tvm, phone: Path, plugin: Path) -> Path:
     """The phone's program for this machine; `plugin` gives it what the phone has."""
     flags = [f'-DSDCONV_PLUGIN="{plugin}"', "-std=c++17", *wheel_flags(tvm), "-ldl"]
     program = phone / "run"
-    command = [str(tvm.compiler), phone / "run.cc", "-o", program, "-Wl,--no-as-needed", *flags]
+    command: list[str | Path] = [str(tvm.compiler), phone / "run.cc", "-o", program]
+    command += ["-Wl,--no-as-needed", *flags]
     subprocess.run(command, check=True)
     return program
 
@@ -171,7 +172,8 @@ def test_the_phones_program_runs_clmls_graphs(
     write_phone_bundle(manifest, get_target("adreno-clml"), phone, silent)
     stand_in = tmp_path / "stand_in.so"
     sources = [Path(__file__).with_name("clml_stand_in.cc"), SOURCE]
-    command = [str(tvm.compiler), "-std=c++17", "-fPIC", "-shared", "-o", stand_in, *sources]
+    command: list[str | Path] = [str(tvm.compiler), "-std=c++17", "-fPIC", "-shared"]
+    command += ["-o", stand_in, *sources]
     subprocess.run([*command, *wheel_flags(tvm), "-lOpenCL"], check=True)
     program = built(tvm, phone, stand_in)
     kernels = phone / "kernels"
