@@ -5,6 +5,7 @@ import shutil
 import sys
 from pathlib import Path
 
+from converter.folders import cache_folder
 from converter.progress import Event, Progress
 from targets.base import ToolchainError
 from targets.environments import RECORD_FILE, new_environment, write_record
@@ -16,7 +17,12 @@ PACKAGES = (
     "apache-tvm-ffi==0.1.15.post2",
     "onnx==1.23.2",
     "numpy>=2,<3",
+    *(
+        f"{package} ; sys_platform == 'linux' and platform_machine == 'x86_64'"
+        for package in ("pyopencl==2026.1.4", "pocl-binary-distribution==3.0")
+    ),
 )
+"""The last two bring an OpenCL for the processor: Khronos' loader, and PoCL, which it loads."""
 
 COMPILERS = ("g++", "gcc", "clang++", "clang", "c++", "cc")
 """What TVM links its objects with, in its own order; `CXX` goes before them."""
@@ -33,6 +39,23 @@ class Tvm(Toolchain):
     def python(self) -> Path:
         """The environment's interpreter."""
         return self.folder / "bin" / "python"
+
+    @property
+    def opencl(self) -> Path | None:
+        """What a program that calls OpenCL is linked with; None where no wheel brings it."""
+        return next(self.folder.glob("lib/python*/site-packages/pyopencl/.libs/libOpenCL*"), None)
+
+    def env(self) -> dict[str, str]:
+        """Tell the loader which OpenCL it is to take: its own, whatever else the system has."""
+        if self.opencl is None:
+            return super().env()
+        libraries = self.opencl.parent
+        return {
+            **super().env(),
+            "PYOPENCL_HOME": str(libraries.parent),
+            "OCL_ICD_VENDORS": str(next(libraries.glob("libpocl*"))),
+            "POCL_CACHE_DIR": str(cache_folder() / "pocl"),
+        }
 
     @property
     def compiler(self) -> str | None:

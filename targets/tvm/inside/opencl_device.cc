@@ -6,8 +6,6 @@
 // The bytes of a module are those that TVM 0.27 writes: format, functions by name with the types of
 // their arguments and the tags of their launch, and the source, kernel after kernel.
 
-#define CL_TARGET_OPENCL_VERSION 200
-#include <CL/cl.h>
 #include <tvm/ffi/cast.h>
 #include <tvm/ffi/extra/module.h>
 #include <tvm/ffi/function.h>
@@ -19,6 +17,8 @@
 #include <mutex>
 #include <string>
 #include <vector>
+
+#include "opencl.h"
 
 namespace {
 
@@ -49,7 +49,7 @@ struct OpenCL {
       std::vector<cl_device_id> devices(here);
       if (here != 0) clGetDeviceIDs(platform, CL_DEVICE_TYPE_ALL, here, devices.data(), nullptr);
       for (cl_device_id one : devices) {
-        cl_device_svm_capabilities shared = 0;
+        cl_bitfield shared = 0;
         clGetDeviceInfo(one, CL_DEVICE_SVM_CAPABILITIES, sizeof(shared), &shared, nullptr);
         if (device == nullptr && (shared & CL_DEVICE_SVM_FINE_GRAIN_BUFFER)) device = one;
       }
