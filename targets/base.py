@@ -5,7 +5,7 @@ test. Nothing here imports a vendor's package.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -226,10 +226,18 @@ class Placement:
         )
 
     @property
+    def taken(self) -> list[PlacedOperators]:
+        """What the library runs, most arithmetic first."""
+        return _by_work(row for row in self.rows if row.where == self.library)
+
+    @property
     def staying(self) -> list[PlacedOperators]:
-        """What the library does not run, most numerous first."""
-        rest = [row for row in self.rows if row.where != self.library]
-        return sorted(rest, key=lambda row: (-row.operations, -row.count, row.operator))
+        """What it does not run."""
+        return _by_work(row for row in self.rows if row.where != self.library)
+
+
+def _by_work(rows: Iterable[PlacedOperators]) -> list[PlacedOperators]:
+    return sorted(rows, key=lambda row: (-row.operations, -row.count, row.operator))
 
 
 @dataclass(frozen=True)

@@ -71,12 +71,22 @@ def print_latency(latency: Latency, console: Console) -> None:
 def print_placement(label: str, placement: Placement, console: Console) -> None:
     """Print what a vendor's library runs of a network, and why it runs no more."""
     _say(console, f"{label}: {placement.sentence}")
-    stays: dict[str, Counter[str]] = {}
+    taken: Counter[str] = Counter()
+    for row in placement.taken:
+        taken[row.operator] += row.count
+    _say(console, f"  on {placement.library}: {_listed(taken)}")
+    stays: dict[tuple[str, str], Counter[str]] = {}
     for row in placement.staying:
-        stays.setdefault(row.reason, Counter())[row.operator] += row.count
-    for reason, operators in sorted(stays.items(), key=lambda item: -item[1].total()):
-        listed = ", ".join(f"{count} {name}" for name, count in operators.most_common(LISTED))
-        _say(console, f"  not on {placement.library}, {reason}: {listed}")
+        stays.setdefault((row.where, row.reason), Counter())[row.operator] += row.count
+    for (where, reason), operators in sorted(stays.items(), key=lambda item: -item[1].total()):
+        _say(console, f"  on {where} ({reason}): {_listed(operators)}")
+
+
+def _listed(operators: Counter[str]) -> str:
+    shown = operators.most_common(LISTED)
+    more = operators.total() - sum(count for _, count in shown)
+    words = [f"{count} {name}" for name, count in shown]
+    return ", ".join([*words, *([f"{more} others (the report names them)"] if more else [])])
 
 
 def print_measured(measured: Measured, console: Console) -> None:

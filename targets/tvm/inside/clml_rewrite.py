@@ -10,6 +10,9 @@ from clml_graphs import Graph, structure
 from clml_partition import classify, divide, dtype_of, needed, nodes_of, operations, shape_of
 from tvm import relax
 
+HOST = ("relax.shape_of", "relax.shape_to_tensor")
+"""What TVM's virtual machine does itself: shapes are no tensors."""
+
 
 def offload(program, inputs, names):
     """Return the program without what goes to CLML, its graphs, and a report.
@@ -80,7 +83,8 @@ def _report(nodes, graphs):
     """What went where: operations by operator, reasons, graphs, and bytes that change sides."""
     rows = defaultdict(Counter)
     for node in nodes:
-        row = rows[(node.operator, "CLML" if node.kind else "OpenCL", node.reason)]
+        elsewhere = "the host" if node.operator in HOST else "OpenCL"
+        row = rows[(node.operator, "CLML" if node.kind else elsewhere, node.reason)]
         row["count"] += 1
         row["operations"] += operations(node)
     return {
