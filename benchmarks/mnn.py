@@ -41,7 +41,7 @@ COMPONENTS = {
 """Component -> the model that it is taken from."""
 
 WANTED = ("f32", "f16", "w8", "w8-channel", "w8a8", "w4", "w4-hqq", "w4-b32")
-ROW = "| {} | {} | {:.1f} | {:.2f} | {:.1f} | {:.2f} | {} | {:.1f} | {:.1f} | {:.1f} | {:.2f} |"
+ROW = "| {} | {} | {:.1f} | {:.2f} | {:.1f} | {:.2f} | {} | {:.1f} | {:.2f} | {:.2f} | {:.2f} |"
 HEAD = (
     "| component | precision | convert and bind CPU s | peak GB | bind alone CPU s | peak GB | "
     "files MB | PSNR dB | run CPU s | ONNX Runtime CPU s | MNN's memory GB |\n" + "|---" * 11 + "|"

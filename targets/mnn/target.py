@@ -33,6 +33,7 @@ from targets.mnn import learning
 from targets.mnn.binding import bind
 from targets.mnn.conformance import check_folder
 from targets.mnn.conversion import CONVERT, convert_graph, unbound
+from targets.mnn.cost import bind_cost, compile_cost
 from targets.mnn.engine import PROFILE, TOKENIZER
 from targets.mnn.model import WEIGHTS_SUFFIX
 from targets.mnn.mtok import write_mtok
@@ -55,7 +56,7 @@ class MnnTarget(Target):
         self._toolchain = Mnn()
         self._backend = backend
         self.name = "mnn" if backend == "cpu" else f"mnn-{backend}"
-        where = "any CPU" if backend == "cpu" else f"MNN's {backend.upper()} back-end"
+        where = "any CPU" if backend == "cpu" else f"a device of {backend} that MNN runs on"
         self.summary = f"one .mnn per component for all sizes, weights beside it; {where}"
 
     def default_precision(self, component: str) -> str:
@@ -120,7 +121,11 @@ class MnnTarget(Target):
 
     def predict(self, work: Workload) -> Cost:
         """See `targets.mnn.cost`."""
-        raise NotImplementedError
+        return compile_cost(work)
+
+    def predict_bind(self, works: Sequence[Workload]) -> Cost:
+        """See `targets.mnn.cost`."""
+        return bind_cost(works)
 
     def bind(
         self,
@@ -182,7 +187,7 @@ class MnnTarget(Target):
         """Load the artifact's model. Raises ToolchainError."""
         self.check_ready()
         session = Session(
-            runtime_python(self._toolchain),
+            runtime_python(self._toolchain, self._backend),
             dynamic=PRECISIONS[artifact.precision].dynamic,
             backend=self._backend,
         )

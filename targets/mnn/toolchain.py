@@ -71,9 +71,17 @@ class Mnn(Toolchain):
         return prove(self, progress)
 
 
-def runtime_python(toolchain: Mnn) -> Path:
-    """The Python whose MNN runs models: that of the environment, or the user's own."""
+def runtime_python(toolchain: Mnn, backend: str = "cpu") -> Path:
+    """The Python whose MNN runs models: that of the environment, or the user's own.
+
+    Raises ToolchainError for a back-end that the environment's MNN was not built with.
+    """
     named = os.environ.get(OTHER_PYTHON)
+    if named is None and backend != "cpu":
+        raise ToolchainError(
+            f"the MNN that is installed has no back-end {backend}: set {OTHER_PYTHON} to a Python "
+            "whose MNN was built with it, on a machine with such a device"
+        )
     if named is None:
         return toolchain.python
     if not Path(named).is_file():

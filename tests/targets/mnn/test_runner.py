@@ -96,9 +96,14 @@ def test_inputs_have_to_be_those_of_the_model(decoder: tuple[Path, list[Artifact
         runner.infer({"latent": np.zeros((1, 4, 8, 8), np.float32)})
 
 
-def test_a_back_end_that_is_not_there_is_refused(decoder: tuple[Path, list[Artifact]]) -> None:
+def test_a_back_end_that_is_not_there_is_refused(
+    mnn: Mnn, decoder: tuple[Path, list[Artifact]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """MNN itself says so in passing, and computes on the CPU."""
     folder, (artifact, _) = decoder
+    with pytest.raises(ToolchainError, match="no back-end opencl: set SDCONV_MNN_PYTHON to"):
+        MnnTarget("opencl").open(artifact, folder)
+    monkeypatch.setenv(OTHER_PYTHON, str(mnn.python))
     with pytest.raises(ToolchainError, match="Can't Find type=3 backend"):
         MnnTarget("opencl").open(artifact, folder)
 
