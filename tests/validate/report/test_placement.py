@@ -1,0 +1,61 @@
+"""What a vendor's library runs, as the terminal and the page tell it."""
+
+import json
+from dataclasses import replace
+from io import StringIO
+
+from rich.console import Console
+
+from targets.base import PlacedOperators, Placement
+from targets.manifest import Manifest
+from tests.validate.fakes import FakeReference, FakeTarget, Place
+from validate.report.terminal import print_placement
+from validate.validate import ValidateRequest, validate
+
+PLACEMENT = Placement(
+    "CLML",
+    (
+        PlacedOperators("nn.conv2d", "CLML", "", 3, 900_000_000),
+        PlacedOperators("add", "CLML", "", 5, 0),
+        PlacedOperators("matmul", "OpenCL", "a product of 3 axes", 2, 100_000_000),
+        PlacedOperators("shape_of", "the host", "CLML has no such operator", 4, 0),
+        *(PlacedOperators(f"op{i}", "OpenCL", "moves nothing", 9 - i, 0) for i in range(9)),
+    ),
+    graphs=2,
+    structures=1,
+    kernels=8,
+    handed_over=1_500_000,
+    handed_back=500_000,
+)
+
+
+def test_the_terminal_names_what_runs_where_and_why() -> None:
+    said = StringIO()
+    print_placement("unet 64x64", PLACEMENT, Console(file=said, width=200))
+    assert said.getvalue().splitlines() == [
+        "unet 64x64: 90.0% of 1.00 GFLOP on CLML in 2 graphs (1 of them different, 8 kernels); "
+        "1.5 MB go in and 0.5 MB come out",
+        "  on CLML: 5 add, 3 nn.conv2d",
+        "  on OpenCL (moves nothing): 9 op0, 8 op1, 7 op2, 6 op3, 5 op4, 4 op5, 3 op6, 2 op7, "
+        "1 others (the report names them)",
+        "  on the host (CLML has no such operator): 4 shape_of",
+        "  on OpenCL (a product of 3 axes): 2 matmul",
+    ]
+
+
+def test_page_manifest_and_numbers_have_it(
+    place: Place, target: FakeTarget, reference: FakeReference
+) -> None:
+    manifest = Manifest.load(place.artifacts)
+    placed = replace(manifest.artifacts[0], placement=PLACEMENT)
+    manifest.artifacts[0] = placed
+    manifest.save()
+    assert Manifest.load(place.artifacts).artifacts[0].placement == PLACEMENT
+    request = ValidateRequest(place.artifacts)
+    validate(request, open_target={"fake": target}.__getitem__, open_reference=reference)
+    page = request.report_path.read_text()
+    assert "90.0% of 1.00 GFLOP on CLML in 2 graphs" in page
+    assert page.index("<td>nn.conv2d</td><td>CLML</td>") < page.index("<td>shape_of</td><td>the")
+    numbers = json.loads(request.json_path.read_text())["placements"]
+    (mine,) = numbers.values()
+    assert mine["share"] == 0.9
