@@ -1,6 +1,7 @@
 """The targets that TVM compiles for, as data: which libraries are made, and what runs them here."""
 
 import platform
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,10 @@ ADRENO = "qcom/adreno-opencl"
 """TVM's name for OpenCL C as Adreno's compiler likes it."""
 
 PHONE = {"kind": "llvm", "mtriple": "aarch64-linux-android"}
+
+
+WHEELS_BRING_OPENCL = sys.platform == "linux" and platform.machine() == "x86_64"
+"""Whether TVM's environment has an OpenCL for the processor."""
 
 
 @dataclass(frozen=True)
@@ -51,10 +56,9 @@ class Kind:
         if self.chip is None:
             return (Build("library.so", here, runner="cpu"),)
         phone = Build("library.tar", ADRENO, PHONE)
-        twin = Build("here.so", here, runner="cpu")
-        if precision != "f32":
-            return phone, twin  # PoCL on a CPU knows no float16
-        return phone, twin, Build("opencl.so", ADRENO, here, runner="opencl")
+        if precision == "f32" and WHEELS_BRING_OPENCL:  # PoCL on a CPU knows no float16
+            return phone, Build("opencl.so", ADRENO, here, runner="opencl")
+        return phone, Build("here.so", here, runner="cpu")
 
 
 KINDS = {

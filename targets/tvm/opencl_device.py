@@ -13,13 +13,8 @@ SOURCE = Path(__file__).with_name("inside") / "opencl_device.cc"
 HEADER = SOURCE.with_name("opencl.h")
 
 
-def opencl_device(toolchain: Tvm) -> Path | None:
-    """The plug-in, compiled if it is not there yet; None where TVM's environment has no OpenCL.
-
-    Raises ToolchainError where it does not compile.
-    """
-    if toolchain.opencl is None:
-        return None
+def opencl_device(toolchain: Tvm) -> Path:
+    """The plug-in, compiled if it is not there yet. Raises ToolchainError where that fails."""
     toolchain.check_ready()
     key = hashlib.sha256(SOURCE.read_bytes() + HEADER.read_bytes()).hexdigest()[:16]
     plugin = toolchain.folder / f"opencl_device-{key}.so"

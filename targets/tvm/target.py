@@ -192,15 +192,13 @@ class TvmTarget(Target):
         self.check_ready()
         home = (folder / artifact.path).parent
         stem = str(artifact.size or ANY_SIZE)
-        builds = {b.runner: b for b in self._kind.builds(artifact.precision) if b.runner}
-        plugin = opencl_device(self._toolchain) if "opencl" in builds else None
-        device = "cpu" if plugin is None else "opencl"
+        build = next(b for b in self._kind.builds(artifact.precision) if b.runner)
         loaded = Loaded(
             program=home / f"{stem}.{PROGRAM_FILE}",
-            library=home / f"{stem}.{builds[device].library}",
+            library=home / f"{stem}.{build.library}",
             graphs=home / f"{stem}.{CLML_FILE}" if self._kind.clml else None,
-            device=device,
-            plugin=plugin,
+            device=str(build.runner),
+            plugin=opencl_device(self._toolchain) if build.runner == "opencl" else None,
         )
         return TvmRunner(self._toolchain, loaded)
 

@@ -11,18 +11,16 @@ from targets.base import ToolchainError
 from targets.environments import RECORD_FILE, new_environment, write_record
 from targets.processes import ChildFailedError, run_logged
 from targets.toolchains import Proof, Toolchain, build_environment
+from targets.tvm.kinds import WHEELS_BRING_OPENCL
 
 PACKAGES = (
     "apache-tvm==0.27.0.post1",
     "apache-tvm-ffi==0.1.15.post2",
     "onnx==1.23.2",
     "numpy>=2,<3",
-    *(
-        f"{package} ; sys_platform == 'linux' and platform_machine == 'x86_64'"
-        for package in ("pyopencl==2026.1.4", "pocl-binary-distribution==3.0")
-    ),
+    *(["pyopencl==2026.1.4", "pocl-binary-distribution==3.0"] if WHEELS_BRING_OPENCL else []),
 )
-"""The last two bring an OpenCL for the processor: Khronos' loader, and PoCL, which it loads."""
+"""The last two bring an OpenCL for the processor: a loader, and PoCL, which it loads."""
 
 COMPILERS = ("g++", "gcc", "clang++", "clang", "c++", "cc")
 """What TVM links its objects with, in its own order; `CXX` goes before them."""
@@ -42,7 +40,7 @@ class Tvm(Toolchain):
 
     @property
     def opencl(self) -> Path | None:
-        """What a program that calls OpenCL is linked with; None where no wheel brings it."""
+        """What a program that calls OpenCL is linked with; None where there is none."""
         return next(self.folder.glob("lib/python*/site-packages/pyopencl/.libs/libOpenCL*"), None)
 
     def env(self) -> dict[str, str]:

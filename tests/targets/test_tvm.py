@@ -1,7 +1,9 @@
 """TVM's targets against torch: every component of a small model, on whatever can run here."""
 
 import json
+import struct
 import subprocess
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +31,8 @@ pytestmark = pytest.mark.slow
 SIZE = Size(64, 64)
 TOLERANCE = 2e-5
 """Two runs of float32 arithmetic in different orders, relative to the largest value."""
+ELF_FOR_AARCH64 = (b"\x7fELF", 1, 183)
+"""What an object file begins with: magic, relocatable, machine."""
 HALF = 2e-2
 """Of float16, with 11 bits, after a whole network: 35 dB, the floor of its verdict."""
 
@@ -123,6 +127,10 @@ def test_half_precision(tvm: Tvm, diffusers_bundle: Bundle, tmp_path: Path, targ
     part = "vae_decoder" if target == "adreno-clml" else "text_encoder"
     (artifact,) = compiled(diffusers_bundle, tmp_path, target, "f16", part).artifacts
     assert error(diffusers_bundle, artifact, tmp_path) < HALF
+    with tarfile.open(tmp_path / artifact.path) as objects:
+        headers = [member.read(20) for name in objects if (member := objects.extractfile(name))]
+    assert len(headers) == 2
+    assert all(struct.unpack("<4s12xHH", header) == ELF_FOR_AARCH64 for header in headers)
 
 
 def built(tvm: Tvm, phone: Path, plugin: Path) -> Path:
@@ -146,7 +154,6 @@ def test_the_phones_program_tells_right_from_wrong(
 ) -> None:
     """Built for this machine, with its OpenCL in the place of the phone's."""
     plugin = opencl_device(tvm)
-    assert plugin is not None
     manifest = compiled(diffusers_bundle, tmp_path, "adreno-opencl", "f32", "text_encoder")
     phone = tmp_path / "phone"
     (name,) = write_phone_bundle(manifest, get_target("adreno-opencl"), phone, silent)
