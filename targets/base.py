@@ -358,6 +358,8 @@ class Target(ABC):
     """Whether single operations can have a precision of their own."""
     serves_all_sizes: bool = False
     """Whether one file serves every size, unless it is asked to be static."""
+    unproven: str | None = None
+    """What a verdict says nothing about, because something else runs in the device's place."""
 
     @abstractmethod
     def default_precision(self, component: str) -> str:

@@ -200,6 +200,8 @@ class Report:
     conformance: Sequence[Conformance] = ()
     placements: Mapping[str, Placement] = field(default_factory=dict)
     """By artifact and target in words, where a vendor's library runs a part of the network."""
+    unproven: Mapping[str, str] = field(default_factory=dict)
+    """By target: what the verdict says nothing about."""
 
     @property
     def verdict(self) -> Verdict:

@@ -85,7 +85,11 @@ def validate(
     progress(Event("judge", 0))
     results = [*judge_saved(groups, outcomes, ComponentJudge()), *pictures]
     report = _report(request, manifest, bundle, _with_stand_ins(results, bundle))
-    report = replace(report, conformance=conformance(manifest, bundle, open_target))
+    report = replace(
+        report,
+        conformance=conformance(manifest, bundle, open_target),
+        unproven=_unproven(manifest, open_target),
+    )
     # 4. Tell.
     write_reports(report, request.report_path, request.json_path)
     progress(Event("judge", 1, f"{report.verdict}: {report.sentence}"))
@@ -104,6 +108,12 @@ def conformance(
         for name, artifacts in by_target.items()
         for checked in open_target(name).conformance(bundle, artifacts, manifest.folder)
     ]
+
+
+def _unproven(manifest: Manifest, open_target: Callable[[str], Target]) -> dict[str, str]:
+    names = dict.fromkeys(artifact.target for artifact in manifest.artifacts)
+    said = {name: open_target(name).unproven for name in names}
+    return {name: sentence for name, sentence in said.items() if sentence is not None}
 
 
 def write_reports(report: Report, html_path: Path, json_path: Path) -> None:

@@ -49,6 +49,7 @@ class Kind:
     chip: str | None
     precisions: tuple[str, ...]
     clml: bool = False
+    unproven: str | None = None
 
     def builds(self, precision: str) -> tuple[Build, ...]:
         """The libraries of one program."""
@@ -72,12 +73,17 @@ KINDS = {
             "adreno",
             ("f16", "f32"),
             clml=True,
+            unproven="a twin ran here, with CLML's graphs computed by their definition: CLML's own "
+            "arithmetic and limits, float16 in OpenCL and speed are for a phone to prove ('sdconv "
+            "adreno runner' writes the test)",
         ),
         Kind(
             "adreno-opencl",
             "phones with an Adreno: all of it in OpenCL; a twin runs here",
             "adreno",
             ("f16", "f32"),
+            unproven="a twin ran here: float16 in OpenCL and speed are for a phone to prove "
+            "('sdconv adreno runner' writes the test)",
         ),
     )
 }

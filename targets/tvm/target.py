@@ -55,6 +55,7 @@ class TvmTarget(Target):
         self.summary = self._kind.summary
         self.chip = self._kind.chip
         self.precisions = self._kind.precisions
+        self.unproven = self._kind.unproven
 
     def default_precision(self, component: str) -> str:
         """What the kind of machine computes in best."""

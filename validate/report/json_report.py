@@ -29,6 +29,7 @@ def report_to_json(report: Report) -> dict[str, Any]:
             name: {**asdict(placement), "share": placement.share}
             for name, placement in report.placements.items()
         },
+        "unproven": dict(report.unproven),
         "sources": [dict(source) for source in report.sources],
         "adapters": [dict(adapter) for adapter in report.adapters],
         "versions": {step: dict(versions) for step, versions in report.versions.items()},

@@ -42,6 +42,8 @@ def print_report(report: Report, console: Console) -> None:
         for fault in file.faults:
             said = f"{file.path}: would not load in hosts of {file.consumer}: {fault}"
             console.print(Text(said, style=STYLES[Verdict.FAIL]), soft_wrap=True)
+    for target, sentence in report.unproven.items():
+        _say(console, f"{target}: {sentence}.")
     console.print(Text(f"{report.verdict}: {report.sentence}.", style=STYLES[report.verdict]))
 
 

@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 
 import tvm
 from clml_graphs import Graph, structure
-from clml_partition import classify, divide, dtype_of, needed, nodes_of, operations, shape_of
+from clml_partition import HEAVY, classify, divide, dtype_of, needed, nodes_of, operations, shape_of
 from tvm import relax
 
 HOST = ("relax.shape_of", "relax.shape_to_tensor")
@@ -84,7 +84,9 @@ def _report(nodes, graphs):
     rows = defaultdict(Counter)
     for node in nodes:
         elsewhere = "the host" if node.operator in HOST else "OpenCL"
-        row = rows[(node.operator, "CLML" if node.kind else elsewhere, node.reason)]
+        biased = node.kind in HEAVY and node.operator == "relax.add"
+        operator = f"{node.product.op.name} with bias" if biased else node.operator
+        row = rows[(operator, "CLML" if node.kind else elsewhere, node.reason)]
         row["count"] += 1
         row["operations"] += operations(node)
     return {

@@ -9,7 +9,7 @@ from rich.console import Console
 from targets.base import PlacedOperators, Placement
 from targets.manifest import Manifest
 from tests.validate.fakes import FakeReference, FakeTarget, Place
-from validate.report.terminal import print_placement
+from validate.report.terminal import print_placement, print_report
 from validate.validate import ValidateRequest, validate
 
 PLACEMENT = Placement(
@@ -53,10 +53,16 @@ def test_page_manifest_and_numbers_have_it(
     placed.save()
     assert Manifest.load(place.artifacts).artifacts[0].placement == PLACEMENT
     request = ValidateRequest(place.artifacts)
-    validate(request, open_target={"fake": target}.__getitem__, open_reference=reference)
+    target.unproven = "a twin ran here"
+    report = validate(request, open_target={"fake": target}.__getitem__, open_reference=reference)
     page = request.report_path.read_text()
     assert "90.0% of 1.00 GFLOP on CLML in 2 graphs" in page
     assert page.index("<td>nn.conv2d</td><td>CLML</td>") < page.index("<td>shape_of</td><td>the")
-    numbers = json.loads(request.json_path.read_text())["placements"]
-    (mine,) = numbers.values()
+    assert '<p class="soft">fake: a twin ran here.</p>' in page
+    numbers = json.loads(request.json_path.read_text())
+    (mine,) = numbers["placements"].values()
     assert mine["share"] == 0.9
+    assert numbers["unproven"] == {"fake": "a twin ran here"}
+    said = StringIO()
+    print_report(report, Console(file=said, width=200))
+    assert said.getvalue().splitlines()[-2] == "fake: a twin ran here."
