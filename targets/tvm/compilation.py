@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -56,13 +55,12 @@ def compile_graph(
     work = folder / "work"
     work.mkdir()
     ir.save(graph, work / GRAPH_FILE)
-    android = "TVM_NDK_CC" in os.environ
     request = {
         "graph": GRAPH_FILE,
         "inputs": len(inputs),
         "parameters": list(parameters),
         "clml": clml,
-        "builds": [build.request(android=android and build.runner is None) for build in builds],
+        "builds": [build.request() for build in builds],
     }
     (work / REQUEST_FILE).write_text(json.dumps(request))
     argv: list[str | Path] = [toolchain.python, COMPILE, REQUEST_FILE]

@@ -30,14 +30,9 @@ class Build:
     host: Mapping[str, Any] | None = None
     runner: str | None = None
 
-    def request(self, *, android: bool = False) -> dict[str, Any]:
+    def request(self) -> dict[str, Any]:
         """As `inside/compile.py` takes it."""
-        return {
-            "library": self.library,
-            "target": self.target,
-            "host": self.host,
-            "android": android,
-        }
+        return {"library": self.library, "target": self.target, "host": self.host}
 
 
 @dataclass(frozen=True)

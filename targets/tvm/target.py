@@ -5,7 +5,6 @@ checkpoint of its architecture.
 """
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -106,7 +105,7 @@ class TvmTarget(Target):
             "pipeline": PIPELINE,
             "toolchain": f"{self._toolchain.name} {self._toolchain.version}",
             "steps": steps_key(),
-            "compiled for": json.dumps([self.name, os.environ.get("TVM_NDK_CC"), builds]),
+            "compiled for": json.dumps([self.name, builds]),
         }
 
     def find_skeleton(self, job: CompileJob, weights_key: str) -> Path | None:

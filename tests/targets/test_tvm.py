@@ -21,8 +21,8 @@ from targets.compile import CompileRequest, compile_bundle
 from targets.manifest import Manifest
 from targets.registry import get_target
 from targets.tvm.compilation import CLML_FILE
-from targets.tvm.opencl_device import SOURCE, opencl_device, wheel_flags
-from targets.tvm.phone_bundle import write_phone_bundle
+from targets.tvm.opencl_device import opencl_device, wheel_flags
+from targets.tvm.phone_bundle import PHONE, write_phone_bundle
 from targets.tvm.runner import TvmRunner
 from targets.tvm.toolchain import Tvm
 
@@ -133,24 +133,25 @@ def test_half_precision(tvm: Tvm, diffusers_bundle: Bundle, tmp_path: Path, targ
     assert all(struct.unpack("<4s12xHH", header) == ELF_FOR_AARCH64 for header in headers)
 
 
-def built(tvm: Tvm, phone: Path, plugin: Path) -> Path:
-    """The phone's program for this machine; `plugin` gives it what the phone has."""
-    flags = [f'-DSDCONV_PLUGIN="{plugin}"', "-std=c++17", *wheel_flags(tvm), "-ldl"]
-    program = phone / "run"
-    command: list[str | Path] = [str(tvm.compiler), phone / "run.cc", "-o", program]
-    command += ["-Wl,--no-as-needed", *flags]
+@pytest.fixture(scope="module")
+def program(tvm: Tvm, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The phone's program for this machine; the library in PLUGIN gives it what the phone has."""
+    path = tmp_path_factory.mktemp("phone") / "run"
+    command: list[str | Path] = [str(tvm.compiler), "-std=c++17", PHONE / "run.cc", "-o", path]
+    command += ['-DSDCONV_PLUGIN=getenv("PLUGIN")', "-Wl,--no-as-needed", *wheel_flags(tvm), "-ldl"]
     subprocess.run(command, check=True)
-    return program
+    return path
 
 
-def verdict(tvm: Tvm, program: Path, *folders: Path) -> tuple[int, str]:
+def verdict(tvm: Tvm, program: Path, plugin: Path, *folders: Path) -> tuple[int, str]:
+    env = {**tvm.env(), "PLUGIN": str(plugin)}
     command = [program, *folders]
-    done = subprocess.run(command, env=tvm.env(), capture_output=True, text=True, check=False)
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     return done.returncode, done.stdout.splitlines()[-1]
 
 
 def test_the_phones_program_tells_right_from_wrong(
-    tvm: Tvm, diffusers_bundle: Bundle, tmp_path: Path
+    tvm: Tvm, program: Path, diffusers_bundle: Bundle, tmp_path: Path
 ) -> None:
     """Built for this machine, with its OpenCL in the place of the phone's."""
     plugin = opencl_device(tvm)
@@ -159,31 +160,30 @@ def test_the_phones_program_tells_right_from_wrong(
     (name,) = write_phone_bundle(manifest, get_target("adreno-opencl"), phone, silent)
     folder = phone / "programs" / name
     (tmp_path / manifest.artifacts[0].path).with_name("any.opencl.so").rename(folder / "library.so")
-    program = built(tvm, phone, plugin)
-    assert verdict(tvm, program, folder) == (0, "pass: 1 of 1 agree")
+    assert verdict(tvm, program, plugin, folder) == (0, "pass: 1 of 1 agree")
     answer = folder / "last_hidden_state.qfp32"
     answer.write_bytes(np.full(answer.stat().st_size // 4, 0.5, np.float32).tobytes())
-    assert verdict(tvm, program, folder) == (1, "FAIL: 0 of 1 agree")
+    assert verdict(tvm, program, plugin, folder) == (1, "FAIL: 0 of 1 agree")
 
 
 def test_the_phones_program_runs_clmls_graphs(
-    tvm: Tvm, diffusers_bundle: Bundle, tmp_path: Path
+    tvm: Tvm, program: Path, diffusers_bundle: Bundle, tmp_path: Path
 ) -> None:
     """A stand-in for CLML's runtime knows products of matrices, and no more."""
     manifest = compiled(diffusers_bundle, tmp_path, "adreno-clml", "f32", "text_encoder")
     phone = tmp_path / "phone"
     write_phone_bundle(manifest, get_target("adreno-clml"), phone, silent)
     stand_in = tmp_path / "stand_in.so"
-    sources = [Path(__file__).with_name("clml_stand_in.cc"), SOURCE]
-    command: list[str | Path] = [str(tvm.compiler), "-std=c++17", "-fPIC", "-shared"]
-    command += ["-o", stand_in, *sources]
-    subprocess.run([*command, *wheel_flags(tvm)], check=True)
-    program = built(tvm, phone, stand_in)
+    source = Path(__file__).with_name("clml_stand_in.cc")
+    command: list[str | Path] = [str(tvm.compiler), "-std=c++17", "-fPIC", "-shared", source]
+    command += ["-o", stand_in, "-Wl,--no-as-needed", opencl_device(tvm), *wheel_flags(tvm)]
+    subprocess.run(command, check=True)
     kernels = phone / "kernels"
     known = sorted(kernels.glob("nn.dense-*"))
     assert {"nn.dense-float32-input-const", "nn.dense-float32-input-input"} <= {
         folder.name for folder in known
     }
-    assert verdict(tvm, program, *known) == (0, f"pass: {len(known)} of {len(known)} agree")
+    count = len(known)
+    assert verdict(tvm, program, stand_in, *known) == (0, f"pass: {count} of {count} agree")
     unknown = next(kernels.glob("nn.conv2d-*"))
-    assert verdict(tvm, program, unknown) == (1, "FAIL: 0 of 1 agree")
+    assert verdict(tvm, program, stand_in, unknown) == (1, "FAIL: 0 of 1 agree")

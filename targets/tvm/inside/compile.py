@@ -23,7 +23,6 @@ import onnx
 import tvm
 from tvm import relax
 from tvm.relax.frontend.onnx import from_onnx
-from tvm.support import ndk
 
 
 def main(request):
@@ -62,10 +61,7 @@ def compile_library(program, build):
     pipeline = relax.get_default_pipeline(target) if build["host"] else "default"
     made = tvm.compile(program, target=target, relax_pipeline=pipeline)
     print(f"stage link {build['library']}", flush=True)
-    if build.get("android"):
-        made.export_library(build["library"], fcompile=ndk.create_shared)
-    else:
-        made.export_library(build["library"])
+    made.export_library(build["library"])
 
 
 if __name__ == "__main__":
