@@ -1,8 +1,10 @@
 """New nodes in the place of old ones, with the shapes and types that the house's graphs carry."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
+import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 
 def take_over(old: ir.Value, new: ir.Value) -> None:
@@ -22,11 +24,12 @@ class Builder:
         self,
         operator: str,
         inputs: Sequence[ir.Value],
-        extents: Sequence[int],
+        extents: Iterable[int | ir.SymbolicDim] | None,
         attributes: Sequence[ir.Attr] = (),
     ) -> ir.Value:
-        """Add a node with one output of this shape, typed like its first input."""
-        output = ir.Value(name=None, shape=ir.Shape(extents), type=inputs[0].type)
+        """Add a node with one output of this shape (None: unknown), typed like its first input."""
+        shape = None if extents is None else ir.Shape(extents)
+        output = ir.Value(name=None, shape=shape, type=inputs[0].type)
         node = ir.Node("", operator, inputs, attributes, outputs=[output])
         self._graph.insert_before(self._before, node)
         return output
@@ -43,6 +46,10 @@ class Builder:
     def number(self, value: float) -> ir.Value:
         """Return a constant float32 scalar; one for all that ask for the same."""
         return self._constant(f"sdconv_float32_{value}", ir.tensor(value, dtype=ir.DataType.FLOAT))
+
+    def numbers(self, name: str, values: NDArray[np.float32]) -> ir.Value:
+        """Return a constant float32 tensor of this name."""
+        return self._constant(name, ir.tensor(values))
 
     def _constant(self, name: str, tensor: ir.TensorProtocol) -> ir.Value:
         if name not in self._graph.initializers:

@@ -9,6 +9,7 @@ from passes.base import Pass, PassReport
 from passes.cap_versions import CapVersionsPass
 from passes.compute_on_pictures import ComputeOnPicturesPass
 from passes.fold_transpose_chain import FoldTransposeChainPass
+from passes.halve_phases_exactly import HalvePhasesExactlyPass
 from passes.halve_precision import HalvePrecisionPass
 from passes.multiply_heads_apart import MultiplyHeadsApartPass
 from passes.multiply_tokens_transposed import MultiplyTokensTransposedPass
@@ -66,11 +67,12 @@ def onnxruntime(input_shapes: InputShapes) -> Pipeline:
     )
 
 
-def mnn(input_shapes: InputShapes | None) -> Pipeline:
-    """Graph -> MNN: one size, or with None all sizes."""
+def mnn(input_shapes: InputShapes | None, *, halves: bool = False) -> Pipeline:
+    """Graph -> MNN: one size, or with None all sizes; `halves`: constants become float16."""
+    exact: list[Pass] = [HalvePhasesExactlyPass()] if halves else []
     if input_shapes is None:
-        return Pipeline([])
-    return Pipeline([SpecializeSizePass(input_shapes), FoldTransposeChainPass()])
+        return Pipeline(exact)
+    return Pipeline([SpecializeSizePass(input_shapes), FoldTransposeChainPass(), *exact])
 
 
 def tvm(input_shapes: InputShapes) -> Pipeline:

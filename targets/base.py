@@ -292,6 +292,13 @@ class Artifact:
     quantize_table: str | None = None
     """Content hash of a user's own table of precisions."""
     placement: Placement | None = None
+    content: str | None = None
+    """Hash of all that decides what it computes, where its file holds more than it; else None."""
+
+    @property
+    def computes(self) -> str:
+        """What a verdict on it is kept by: equal for two artifacts that compute the same."""
+        return self.content or self.blake3
 
     @property
     def label(self) -> str:
@@ -360,6 +367,8 @@ class Target(ABC):
     """Whether one file serves every size, unless it is asked to be static."""
     unproven: str | None = None
     """What a verdict says nothing about, because something else runs in the device's place."""
+    cannot_run: str | None = None
+    """Why no artifact can be opened on this or any machine without the chip; None: they can."""
 
     @abstractmethod
     def default_precision(self, component: str) -> str:

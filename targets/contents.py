@@ -45,8 +45,8 @@ class Contents:
         return (self.skeletons, self.weights) == (other.skeletons, other.weights)
 
     def unchanged(self, before: "Contents | None") -> frozenset[str]:
-        """The weights that a file made of the same skeletons holds already."""
-        if before is None or before.skeletons != self.skeletons:
+        """The weights that have the values with which an earlier file was made."""
+        if before is None:
             return frozenset()
         old = before.tensor_keys
         return frozenset(name for name, key in self.tensor_keys.items() if old.get(name) == key)

@@ -135,8 +135,9 @@ def _notes(prepared: Prepared, missing: Mapping[str, str], steps: Sequence[Step]
         yield "not in these numbers: drawing calibration data, and the compiler's runs on them"
     if lowered := [step.label.removeprefix("judge ") for step in judged if step.spare]:
         yield (
-            "too slow for the emulator in ten minutes each, so judged by their lowered networks in "
-            f"the compiler's interpreter, which alone is no pass: {', '.join(lowered)}"
+            "no emulator, or too slow for it in ten minutes each, so judged by their lowered "
+            "networks in the compiler's interpreter, which alone is no pass: "
+            f"{', '.join(lowered)}"
         )
     for part, option in missing.items():
         yield f"no {part} in the file and none in these numbers: export takes it from {option} FILE"

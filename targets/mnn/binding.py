@@ -37,7 +37,8 @@ def bind(
         return False
     with replacing(path) as model, replacing(stored) as work:
         if skeleton.weights_key is None:
-            kept = contents.unchanged(before)
+            alike = before is not None and before.skeletons == contents.skeletons
+            kept = contents.unchanged(before if alike else None)
             _write(skeleton, precision, weights, model, (stored, work), kept, progress)
         else:
             shutil.copyfile(skeleton.path / MODEL_FILE, model)

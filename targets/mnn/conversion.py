@@ -7,6 +7,7 @@ converted with placeholders, so that what is in the files is known besides; a mo
 its weights is run.
 """
 
+import shlex
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -123,9 +124,10 @@ def _convert(
         reason = e.line
     except UnreadableModelError as e:
         reason = str(e)
-    repro = keep_repro(toolchain, job, [argv], work)
+    repro = keep_repro(toolchain, toolchain.name, job, [argv], work)
     raise ToolchainError(
-        f"{job.label}: MNN's converter failed: {reason}; everything to reproduce it is in {repro}"
+        f"{job.label}: MNN's converter failed: {reason}; graph, log and versions are kept, "
+        f"'{shlex.join(['sh', str(repro)])}' does it again"
     )
 
 

@@ -56,10 +56,13 @@ def _filters(work: Workload) -> int:
 
 
 def _stored(work: Workload) -> int:
-    precision = PRECISIONS[work.job.precision]
-    quantised = work.matrices + _filters(work)
-    others = 4 if precision.quantised else precision.matrix_bytes
-    stored = precision.matrix_bytes * quantised + others * (work.parameters - quantised)
+    precision, filters = PRECISIONS[work.job.precision], _filters(work)
+    plain = precision.bits / 8
+    others = 4 if precision.quantised else plain
+    stored = precision.matrix_bytes * work.matrices
+    # In most filters, nine times as many weights share a scale.
+    stored += (plain + (precision.matrix_bytes - plain) / 9) * filters
+    stored += others * (work.parameters - work.matrices - filters)
     return round(stored + SKELETON_PER_TENSOR * work.tensors)
 
 

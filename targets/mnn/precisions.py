@@ -42,7 +42,7 @@ class Precision:
 
     @property
     def matrix_bytes(self) -> float:
-        """Per weight of a convolution or linear layer, scales included."""
+        """Per weight of a linear layer, scales included."""
         scales = 0 if not self.quantised or self.block is None else 8 / self.block
         return self.bits / 8 + scales
 

@@ -41,7 +41,7 @@ from targets.mnn.precisions import PRECISIONS
 from targets.mnn.runner import MnnRunner, Session
 from targets.mnn.toolchain import Mnn, runtime_python
 
-PIPELINE = "mnn 1"
+PIPELINE = "mnn 2"
 """Raise the number whenever the pipeline would make another graph of the same input."""
 
 
@@ -93,7 +93,8 @@ class MnnTarget(Target):
 
         def build(folder: Path) -> None:
             self._toolchain.check_ready()
-            graph = pipelines.mnn(_shapes(job)).run(read_graph(job.graph)).model
+            pipeline = pipelines.mnn(_shapes(job), halves=precision.bits == 16)
+            graph = pipeline.run(read_graph(job.graph)).model
             convert_graph(self._toolchain, job, precision, graph, file, folder, progress)
 
         inputs = self._inputs(job, None if weights is None else weights.key)

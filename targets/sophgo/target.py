@@ -5,6 +5,7 @@ bound to it without the compiler. Where a network cannot be bound, it is compile
 """
 
 import hashlib
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,11 +24,12 @@ from targets.base import (
     Runner,
     Skeleton,
     Target,
+    ToolchainError,
     Workload,
 )
-from targets.sophgo.binding import bind, stage_record
+from targets.sophgo.binding import bind, content_of, stage_record
 from targets.sophgo.chips import get_chip
-from targets.sophgo.compilation import compile_graph, recipe, unbound
+from targets.sophgo.compilation import LOG_FILE, compile_graph, recipe, unbound
 from targets.sophgo.conformance import check_set
 from targets.sophgo.cost import (
     INTERPRETED_PER_SECOND,
@@ -66,10 +68,11 @@ class SophgoTarget(Target):
     def __init__(self, name: str = "bm1684x") -> None:
         self._chip = get_chip(name)
         self._toolchain = TpuMlir()
-        self.name = name
+        self.name = self._chip.target
         self.chip = self._chip.name
         self.summary = self._chip.summary
         self.precisions = self._chip.precisions
+        self.cannot_run = self._chip.no_emulator
 
     def default_precision(self, component: str) -> str:
         """What the existing deployments use for the component; f16 for what they do not have."""
@@ -87,8 +90,14 @@ class SophgoTarget(Target):
         return PRECISIONS[precision].calibrated or "INT8" in modes
 
     def check_ready(self) -> None:
-        """Raise ToolchainError, with the command to run, when tpu-mlir is not installed."""
+        """Raise ToolchainError, with the command to run, when it cannot be compiled here."""
         self._toolchain.check_ready()
+        if missing := self._chip.missing():
+            raise ToolchainError(
+                f"tpu-mlir builds kernels for {self.chip} while it compiles and needs "
+                f"{', '.join(missing)} for that: install them (Debian, Ubuntu: 'apt install cmake "
+                "make gcc g++')"
+            )
 
     def compile(self, job: CompileJob, weights: WeightSource, progress: Progress) -> Skeleton:
         """Compile one job, or find its skeleton in the cache. Raises ToolchainError."""
@@ -114,6 +123,9 @@ class SophgoTarget(Target):
         record = StageRecord.load(made.path).with_timeline(made.path)
         predicted_ms = record.cycle_model.runtime_ms
         note = f"{job.label}: {predicted_ms:.4g} ms on {self.name} by the compiler; {made.why}"
+        if record.cores < self._chip.cores:
+            note += f"; of {self._chip.cores} cores it uses {record.cores}"
+        note += "" if made.reused else f"; log: {made.path / LOG_FILE}"
         progress(Event(f"compile {job.label}", 1.0, note))
         return Skeleton(
             job,
@@ -160,7 +172,7 @@ class SophgoTarget(Target):
             "effort": job.effort,
             **({} if job.calibration is None else {"calibration": job.calibration.content}),
             **({} if job.quantize_table is None else {"table": job.quantize_table.content}),
-            "chip": self._chip.name,
+            "chip": self._chip.target,
             "batch": str(job.batch),
             "toolchain": f"{self._toolchain.name} {self._toolchain.version}",
             "steps": hashlib.sha256(recipe(self._chip, job).encode()).hexdigest(),
@@ -187,8 +199,8 @@ class SophgoTarget(Target):
         return bind_cost(works)
 
     def predict_run(self, work: Workload) -> float | None:
-        """Estimated seconds of one run on the emulator."""
-        return predicted_seconds(work)
+        """Estimated seconds of one run on the emulator; infinite where there is none."""
+        return math.inf if self.cannot_run else predicted_seconds(work)
 
     def predict_interpretation(self, work: Workload) -> tuple[Cost, float] | None:
         """See `targets.sophgo.cost`."""
@@ -236,13 +248,14 @@ class SophgoTarget(Target):
                 predicted_ms=skeleton.predicted_ms,
                 estimate=skeleton.estimate,
                 quantize_table=skeleton.job.table_content,
+                content=content_of(skeleton, weights),
             )
             for skeleton in skeletons
         ]
 
     def open(self, artifact: Artifact, folder: Path) -> Runner:
         """Load the artifact's stage on the chip emulator. Raises ToolchainError."""
-        self.check_ready()
+        self._toolchain.check_ready()
         packed = folder / artifact.path
         record = stage_record(packed, artifact.key)
         return EmulatorRunner(self._toolchain, self._chip, packed, record)

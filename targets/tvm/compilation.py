@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shlex
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -37,6 +38,7 @@ def steps_key() -> str:
 
 def compile_graph(
     toolchain: Tvm,
+    target: str,
     job: CompileJob,
     graph: ir.Model,
     builds: Sequence[Build],
@@ -64,7 +66,7 @@ def compile_graph(
     }
     (work / REQUEST_FILE).write_text(json.dumps(request))
     argv: list[str | Path] = [toolchain.python, COMPILE, REQUEST_FILE]
-    _run(toolchain, job, argv, work, progress)
+    _run(toolchain, target, job, argv, work, progress)
     made = json.loads((work / MADE_FILE).read_text())
     constants = dict.fromkeys(name for g in made["graphs"] for name in g["constants"])
     Program(
@@ -85,7 +87,12 @@ def compile_graph(
 
 
 def _run(
-    toolchain: Tvm, job: CompileJob, argv: list[str | Path], work: Path, progress: Progress
+    toolchain: Tvm,
+    target: str,
+    job: CompileJob,
+    argv: list[str | Path],
+    work: Path,
+    progress: Progress,
 ) -> None:
     """Run the script; raises ToolchainError with a folder to send to TVM's makers."""
     on_line = _milestone(f"compile {job.label}", progress)
@@ -98,9 +105,12 @@ def _run(
                 "or compile on a larger machine and carry the result here with 'sdconv skeleton "
                 "export' and 'import'"
             ) from e
-        repro = keep_repro(toolchain, job, [argv], work)
+        for step in STEPS:  # what `argv` runs imports the others
+            shutil.copyfile(step, work / step.name)
+        repro = keep_repro(toolchain, target, job, [argv], work)
         raise ToolchainError(
-            f"{job.label}: TVM failed: {e.line}; everything to reproduce it is in {repro}"
+            f"{job.label}: TVM failed: {e.line}; graph, log and versions are kept, "
+            f"'{shlex.join(['sh', str(repro)])}' does it again"
         ) from e
 
 

@@ -76,7 +76,14 @@ class TvmTarget(Target):
             graph = self._pipeline(job).run(read_graph(job.graph)).model
             builds = self._kind.builds(job.precision)
             compile_graph(
-                self._toolchain, job, graph, builds, folder, progress, clml=self._kind.clml
+                self._toolchain,
+                self.name,
+                job,
+                graph,
+                builds,
+                folder,
+                progress,
+                clml=self._kind.clml,
             )
 
         made = Cache(SKELETONS).make(f"{job.label} for {self.name}", self._inputs(job), build)

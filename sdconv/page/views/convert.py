@@ -139,11 +139,7 @@ class ConvertTab:
             make.profile: gr.update(
                 choices=profiles, value=settled.profile or None, visible=bool(profiles)
             ),
-            make.sizes: gr.update(
-                choices=[*settled.sizes],
-                value=[*settled.chosen_sizes],
-                info="" if settled.sizes else word("make.sizes-later"),
-            ),
+            make.sizes: gr.update(choices=[*settled.sizes], value=[*settled.chosen_sizes]),
             make.components: gr.update(
                 choices=components,
                 value=[*settled.chosen_components],

@@ -58,8 +58,9 @@ def bound(job: CompileJob, weights: WeightSource, folder: Path) -> Artifact:
 def converted(mnn: Mnn, job: CompileJob, options: str, weights: Path, folder: Path) -> Path:
     """What MNN's converter makes of the graph and its weights."""
     folder.mkdir()
-    graph = pipelines.mnn(None).run(read_graph(job.graph)).model
-    convert_graph(mnn, job, PRECISIONS[options], graph, weights, folder, silent)
+    precision = PRECISIONS[options]
+    graph = pipelines.mnn(None, halves=precision.bits == 16).run(read_graph(job.graph)).model
+    convert_graph(mnn, job, precision, graph, weights, folder, silent)
     return folder / MODEL_FILE
 
 
