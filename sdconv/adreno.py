@@ -60,7 +60,7 @@ def memory(
         raise InputError(f"a device of {device} GB: known are {', '.join(map(str, SYSTEM))}")
     manifest = Manifest.load(artifacts)
     bundle = manifest.load_bundle()
-    mine = (a for a in manifest.of_target(target).artifacts if a.component == "unet")
+    mine = manifest.of_target(target).artifacts
     refusals = []
     for size in dict.fromkeys(a.size for a in mine if a.size is not None):
         chosen = staged_artifacts(manifest, bundle, target, size)
