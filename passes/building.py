@@ -1,10 +1,12 @@
 """New nodes in the place of old ones, with the shapes and types that the house's graphs carry."""
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
+
+Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def take_over(old: ir.Value, new: ir.Value) -> None:
@@ -34,6 +36,11 @@ class Builder:
         self._graph.insert_before(self._before, node)
         return output
 
+    def elementwise(self, operator: str, *inputs: ir.Value) -> ir.Value:
+        """Add a node that works element by element, with extents of 1 stretched."""
+        extents = np.broadcast_shapes(*(extents_of(value) for value in inputs))
+        return self.add(operator, inputs, extents)
+
     def reshaped(self, value: ir.Value, extents: Sequence[int]) -> ir.Value:
         """Add a Reshape to these extents."""
         return self.add("Reshape", [value, self.integers(extents)], extents)
@@ -43,13 +50,13 @@ class Builder:
         name = f"sdconv_int64_{'_'.join(map(str, values))}"
         return self._constant(name, ir.tensor(list(values), dtype=ir.DataType.INT64))
 
+    def constant(self, name: str, values: Array) -> ir.Value:
+        """Return a constant of this name, the same for all that ask for it."""
+        return self._constant(name, ir.tensor(values))
+
     def number(self, value: float) -> ir.Value:
         """Return a constant float32 scalar; one for all that ask for the same."""
         return self._constant(f"sdconv_float32_{value}", ir.tensor(value, dtype=ir.DataType.FLOAT))
-
-    def numbers(self, name: str, values: NDArray[np.float32]) -> ir.Value:
-        """Return a constant float32 tensor of this name."""
-        return self._constant(name, ir.tensor(values))
 
     def _constant(self, name: str, tensor: ir.TensorProtocol) -> ir.Value:
         if name not in self._graph.initializers:
@@ -61,3 +68,9 @@ class Builder:
             )
             self._graph.register_initializer(constant)
         return self._graph.initializers[name]
+
+
+def extents_of(value: ir.Value) -> tuple[int, ...]:
+    """A shape that is known to be static."""
+    assert value.shape is not None
+    return tuple(value.shape.numpy())

@@ -7,11 +7,10 @@ SDXL, weights exact in float16, converted by MNN 3.6.1 with ``--fp16``: 43.7 dB,
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 from onnx_ir.passes import PassResult
 
 from passes.base import Pass
-from passes.building import Builder, take_over
+from passes.building import Array, Builder, take_over
 
 
 class HalvePhasesExactlyPass(Pass):
@@ -37,7 +36,7 @@ class HalvePhasesExactlyPass(Pass):
         build = Builder(graph, before=node)
         coarse = _half(values)
         parts = [
-            build.add("Mul", [time, build.numbers(f"{table.name}.{name}", part)], shape)
+            build.add("Mul", [time, build.constant(f"{table.name}.{name}", part)], shape)
             for name, part in (("coarse", coarse), ("fine", _half(values - coarse)))
         ]
         phases = build.add("Add", parts, shape)
@@ -57,7 +56,7 @@ def _frequencies(product: ir.Node) -> tuple[ir.Value, ir.Value] | None:
     return None
 
 
-def _values(value: ir.Value) -> NDArray[np.float32] | None:
+def _values(value: ir.Value) -> Array | None:
     tensor = ir.convenience.get_const_tensor(value)
     if tensor is None or isinstance(tensor, ir.ExternalTensor):
         return None
@@ -65,5 +64,5 @@ def _values(value: ir.Value) -> NDArray[np.float32] | None:
     return values if values.dtype == np.float32 else None
 
 
-def _half(values: NDArray[np.float32]) -> NDArray[np.float32]:
+def _half(values: Array) -> Array:
     return np.asarray(values.astype(np.float16).astype(np.float32))

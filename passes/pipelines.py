@@ -14,12 +14,14 @@ from passes.halve_precision import HalvePrecisionPass
 from passes.multiply_heads_apart import MultiplyHeadsApartPass
 from passes.multiply_tokens_transposed import MultiplyTokensTransposedPass
 from passes.narrow_int64_inputs import NarrowInt64InputsPass
+from passes.normalize_by_rows import NormalizeByRowsPass
 from passes.present_interface import PresentInterfacePass
 from passes.scale_one_factor import ScaleOneFactorPass
 from passes.specialize_size import SpecializeSizePass
 from passes.split_feed_forward import SplitFeedForwardPass
 from passes.sum_norms_in_stages import SumNormsInStagesPass
 from passes.take_embeddings import TakeEmbeddingsPass
+from passes.write_out_gelu import WriteOutGeluPass
 from passes.write_out_silu import WriteOutSiluPass
 
 InputShapes = Mapping[str, tuple[int, ...]]
@@ -97,8 +99,12 @@ def adreno(
     )
 
 
-def sophgo(input_shapes: InputShapes) -> Pipeline:
-    """Graph -> one size as tpu-mlir 1.30 reads it best."""
+def sophgo(input_shapes: InputShapes, *, half: bool = True) -> Pipeline:
+    """Graph -> one size as tpu-mlir 1.30 reads it best; `half` if it computes with 16 bits."""
+    faster: list[Pass] = [
+        NormalizeByRowsPass(),  # a picture is read once
+        WriteOutGeluPass(),  # after feed-forwards are split: that looks for their Erf
+    ]
     return Pipeline(
         [
             SpecializeSizePass(input_shapes),
@@ -107,6 +113,7 @@ def sophgo(input_shapes: InputShapes) -> Pipeline:
             SplitFeedForwardPass(),  # weights load while others are multiplied by
             MultiplyTokensTransposedPass(),  # a transposition less
             WriteOutSiluPass(),  # half the local memory
+            *(faster if half else ()),
             NarrowInt64InputsPass(),  # the chip's hosts hand over 32-bit integers
             CapVersionsPass(ir_version=9, opset=18),  # its importer is onnx 1.14
         ]

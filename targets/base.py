@@ -367,6 +367,8 @@ class Target(ABC):
     """Whether one file serves every size, unless it is asked to be static."""
     unproven: str | None = None
     """What a verdict says nothing about, because something else runs in the device's place."""
+    made_without: str | None = None
+    """What can be made while `check_ready` raises, in words; None: nothing."""
     cannot_run: str | None = None
     """Why no artifact can be opened on this or any machine without the chip; None: they can."""
 

@@ -21,7 +21,6 @@ from converter.progress import Event, Progress
 from converter.weights import Array
 from passes.weights import weight_places
 from targets.base import CompileJob, ToolchainError
-from targets.machine import require_memory
 from targets.mnn.cost import conversion_memory, temporary
 from targets.mnn.learning import NotLearnedError, independent, learn
 from targets.mnn.model import WEIGHTS_SUFFIX, Model, UnreadableModelError, read_model
@@ -32,6 +31,7 @@ from targets.mnn.weight_map import WeightMap
 from targets.placeholders import point_at_tape
 from targets.processes import ChildFailedError, run_logged
 from targets.repro import keep_repro
+from targets.turns import memory_for
 
 CONVERT = Path(__file__).with_name("inside") / "convert.py"
 SUCCESS = "Converted Success!"
@@ -108,11 +108,16 @@ def _convert(
     stage = f"compile {job.label}"
     progress(Event(stage, 0.05))
     memory = conversion_memory(weight_places(graph).values())
-    require_memory(memory, f"to {stage}")
     argv: list[str | Path] = [toolchain.python, CONVERT, GRAPH_FILE, MODEL_FILE, *precision.options]
     log = work / LOG_FILE
+    heard = _milestone(stage, progress)
+
+    def on_wait(why: str) -> None:
+        progress(Event(stage, 0.05, f"{job.label}: {why}"))
+
     try:
-        run_logged(argv, log, env=toolchain.env(), cwd=work, on_line=_milestone(stage, progress))
+        with memory_for(memory, f"to {stage}", on_wait):
+            run_logged(argv, log, env=toolchain.env(), cwd=work, on_line=heard)
         return _believed(graph, log.read_text(errors="replace"), work)
     except ChildFailedError as e:
         if e.code == -SIGKILL:

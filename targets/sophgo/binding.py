@@ -163,7 +163,7 @@ class _Stage:
     @classmethod
     def of(cls, skeleton: Path) -> "_Stage":
         bmodel = read_bmodel(skeleton / BMODEL_FILE)
-        return cls(bmodel, WeightMap.load(skeleton) if bmodel.gaps else None)
+        return cls(bmodel, WeightMap.load(skeleton) if bmodel.lacks_weights else None)
 
     @property
     def table(self) -> NetParameter:

@@ -58,7 +58,7 @@ def emulator_env(toolchain: TpuMlir, chip: Chip, links: Path) -> dict[str, str]:
     for different chips get each other's chip. `links` belongs to one process, which runs there.
     """
     env, emulator = toolchain.env(), chip.emulator
-    libraries = toolchain.package / "lib"
+    libraries = toolchain.libraries
     if emulator.bmlib is None:
         env["TPU_EMULATOR_PATH"] = str(libraries / emulator.library)
         env["TPU_SCALAER_EMULATOR_WORKDIR"] = "."  # (sic) where its sockets go, else to /tmp

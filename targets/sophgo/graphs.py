@@ -11,6 +11,7 @@ from typing import Any
 from converter.cache import Cache
 from targets.base import CompileJob
 from targets.driver import PortAt
+from targets.sophgo.precisions import BITS, PRECISIONS
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,15 @@ def _inputs(job: CompileJob) -> dict[str, str]:
     return {
         "graph": job.graph_sha256,
         "input shapes": json.dumps(job.input_shapes),
+        "half": json.dumps(_is_half(job)),
         "passes": _passes_fingerprint(),
     }
+
+
+def _is_half(job: CompileJob) -> bool:
+    """Whether the chip computes with 16 bits, at least what lies between products."""
+    precision = PRECISIONS[job.precision]
+    return precision.mixed or BITS[precision.activations] == 16
 
 
 def _read(folder: Path) -> StaticGraph:
@@ -63,7 +71,8 @@ def _build(job: CompileJob, folder: Path) -> None:
     from passes.linked_weights import read_graph
 
     shapes = dict(job.input_shapes)
-    model = pipelines.sophgo(shapes).run(read_graph(job.graph)).model
+    pipeline = pipelines.sophgo(shapes, half=_is_half(job))
+    model = pipeline.run(read_graph(job.graph)).model
     content = ir.to_proto(model).SerializeToString(deterministic=True)
     (folder / "model.onnx").write_bytes(content)
     by_name = {value.name: value for value in model.graph.inputs}

@@ -7,6 +7,7 @@ bound to it without the compiler. Where a network cannot be bound, it is compile
 import hashlib
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from converter.bundle import Bundle
@@ -39,10 +40,18 @@ from targets.sophgo.cost import (
 )
 from targets.sophgo.emulation_time import emulation_seconds, predicted_seconds
 from targets.sophgo.emulator import EmulatorRunner
-from targets.sophgo.graphs import StaticGraph, find_static_graph, static_graph
+from targets.sophgo.graphs import find_static_graph, static_graph
 from targets.sophgo.interpreter import InterpreterRunner
 from targets.sophgo.precisions import PRECISIONS, modes_of
 from targets.sophgo.record import StageRecord
+from targets.sophgo.shipped import (
+    WITHOUT_KERNEL,
+    fill,
+    find_archive,
+    find_kernel,
+    static_graph_hash,
+    what_ships,
+)
 from targets.sophgo.toolchain import TpuMlir
 
 DEFAULT_PRECISIONS = {
@@ -54,6 +63,13 @@ DEFAULT_PRECISIONS = {
 }
 """What the existing deployments use."""
 
+
+SHIPPED = "it came with the program"
+SHIPPED_WITHOUT_KERNEL = (
+    f"{SHIPPED}, without the vendor's kernel module, in whose place the device's runtime takes its "
+    "own (with tpu-mlir installed, compile again to have it inside)"
+)
+"""How a skeleton came here that was not compiled."""
 
 SCALES = "the scales of INT8 depend on their values"
 """Why nothing else is tried with calibration data."""
@@ -73,6 +89,7 @@ class SophgoTarget(Target):
         self.summary = self._chip.summary
         self.precisions = self._chip.precisions
         self.cannot_run = self._chip.no_emulator
+        self.made_without = what_ships(self.name)
 
     def default_precision(self, component: str) -> str:
         """What the existing deployments use for the component; f16 for what they do not have."""
@@ -149,7 +166,11 @@ class SophgoTarget(Target):
                 f"{job.label}: must be compiled with its weights, which lie in several files: "
                 "export without --link"
             )
+        if weights is None and (shipped := self._shipped(job, static_graph_hash(job))):
+            return shipped
         graph = static_graph(job)
+        if weights is None and (shipped := self._shipped(job, graph.sha256)):
+            return shipped
         file = None if weights is None else weights.file
 
         def build(folder: Path) -> None:
@@ -158,15 +179,32 @@ class SophgoTarget(Target):
                 self._toolchain.check_calibrates()
             compile_graph(self._toolchain, self._chip, job, graph, file, folder, progress)
 
-        inputs = self._inputs(job, graph, None if weights is None else weights.key)
-        return Cache(SKELETONS).make(f"{job.label} for {self.name}", inputs, build)
+        inputs = self._inputs(job, graph.sha256, None if weights is None else weights.key)
+        return Cache(SKELETONS).make(self._label(job), inputs, build)
 
-    def _inputs(
-        self, job: CompileJob, graph: StaticGraph, weights_key: str | None
-    ) -> dict[str, str]:
+    def _shipped(self, job: CompileJob, graph_hash: str | None) -> Made | None:
+        """The skeleton that came with the program; None where there is none, or one made here."""
+        if graph_hash is None:
+            return None
+        inputs, cache = self._inputs(job, graph_hash, None), Cache(SKELETONS)
+        archive = find_archive(inputs)
+        if archive is None or cache.find(inputs) is not None:
+            return None
+        kernel = find_kernel(self._toolchain.libraries)
+        made = cache.make(
+            self._label(job),
+            inputs if kernel is not None else {**inputs, **WITHOUT_KERNEL},
+            lambda folder: fill(archive, kernel, folder),
+        )
+        return replace(made, why=SHIPPED if kernel is not None else SHIPPED_WITHOUT_KERNEL)
+
+    def _label(self, job: CompileJob) -> str:
+        return f"{job.label} for {self.name}"
+
+    def _inputs(self, job: CompileJob, graph_hash: str, weights_key: str | None) -> dict[str, str]:
         """Everything that a skeleton is made from."""
         return {
-            "graph": graph.sha256,
+            "graph": graph_hash,
             **({} if weights_key is None else {"weights": weights_key}),
             "precision": job.precision,
             "effort": job.effort,
@@ -181,14 +219,17 @@ class SophgoTarget(Target):
     def find_skeleton(self, job: CompileJob, weights_key: str) -> Path | None:
         """This size and precision, compiled before for any weights or else for these."""
         graph = find_static_graph(job)
-        if graph is None:
+        graph_hash = static_graph_hash(job) if graph is None else graph.sha256
+        if graph_hash is None:
             return None
+        if shipped := self._shipped(job, graph_hash):
+            return shipped.path
         found = None
         if job.calibration is None:
-            found = Cache(SKELETONS).find(self._inputs(job, graph, None))
+            found = Cache(SKELETONS).find(self._inputs(job, graph_hash, None))
             if found is None or unbound(found) is None:
                 return found
-        return Cache(SKELETONS).find(self._inputs(job, graph, weights_key))
+        return Cache(SKELETONS).find(self._inputs(job, graph_hash, weights_key))
 
     def predict(self, work: Workload) -> Cost:
         """See `targets.sophgo.cost`."""

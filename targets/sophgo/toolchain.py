@@ -47,9 +47,14 @@ class TpuMlir(Toolchain):
         return self.folder / "lib" / "python3.10" / "site-packages" / "tpu_mlir"
 
     @property
+    def libraries(self) -> Path:
+        """The vendor's shared libraries, chips' emulators and kernel modules among them."""
+        return self.package / "lib"
+
+    @property
     def third_party(self) -> Path:
         """Shared libraries that the package brings along."""
-        return self.package / "lib" / "third_party"
+        return self.libraries / "third_party"
 
     def program(self, name: str) -> Path:
         """One of the vendor's binaries: ``tpuc-opt``, ``model_tool``."""

@@ -4,15 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.sophgo_bytes import bound, same_but_time, whole
 from converter.bundle import Bundle
 from converter.progress import silent
 from converter.sizes import Size
 from examples.mini.score import CONTROLLED, FILES
 from targets.compile import CompileRequest, jobs_of
-from targets.sophgo.bmodel.reading import read_bmodel
-from targets.sophgo.chips import get_chip
-from targets.sophgo.compilation import BMODEL_FILE, compile_graph
-from targets.sophgo.graphs import static_graph
 from targets.sophgo.target import SophgoTarget
 from targets.sophgo.toolchain import TpuMlir
 
@@ -59,14 +56,6 @@ def test_a_bound_file_is_the_one_that_compiling_with_its_weights_gives(
     target = SophgoTarget(chip)
     ((job,),) = jobs_of(request, miniature, target).values()
     weights = miniature.weights(component)
-    skeleton = target.compile(job, weights, silent)
-    (artifact,) = target.bind([skeleton], weights, tmp_path / "bound", silent)
-    assert artifact.how == "bound"
-    whole = tmp_path / "whole"
-    whole.mkdir()
-    compile_graph(tpu_mlir, get_chip(chip), job, static_graph(job), weights.file, whole, silent)
-    ours = (tmp_path / "bound" / artifact.path).read_bytes()
-    theirs = (whole / BMODEL_FILE).read_bytes()
-    finished = read_bmodel(skeleton.path / BMODEL_FILE).model.time
-    again = read_bmodel(whole / BMODEL_FILE).model.time
-    assert ours == theirs.replace(again.encode(), finished.encode(), 1)
+    ours = bound(target, job, weights, tmp_path / "bound", silent)
+    theirs = whole(target, job, weights, tmp_path / "whole", silent)
+    assert same_but_time(ours, theirs)

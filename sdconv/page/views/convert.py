@@ -51,7 +51,7 @@ class ConvertTab:
     def begin(self, request: gr.Request) -> Shown:
         """What is ready and which files there are, now."""
         words, states = words_for(request), target_states()
-        ready = [s.target for s in states if s.needs is None]
+        ready = [s.target for s in states if s.needs is None or s.target.made_without]
         offered = gr.update(choices=self._composing.desk.workspace.offered())
         return {
             self.model.found: panels.hint(words, "model.none"),

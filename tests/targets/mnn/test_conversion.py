@@ -62,7 +62,8 @@ def test_a_failed_conversion_is_a_failure(
     said = str(caught.value)
     assert noticed in said
     assert "\n" not in said
-    repro = Path(said.rpartition(" ")[2])
+    (repro,) = (tmp_path / "home" / "cache" / "failures").iterdir()
+    assert f"'sh {repro / 'repro.sh'}' does it again" in said
     assert {"convert.py", "convert.log", "repro.sh", "model.onnx"} <= {
         file.name for file in repro.iterdir()
     }
