@@ -114,9 +114,11 @@ def rounded(values: Array) -> Array:
 
 
 def without_denormals(values: Array) -> Array:
-    """Zeros in the place of values so small that processors treat them apart (filters only)."""
-    tiny = np.finfo(np.float32).tiny
-    small = (np.abs(values) < tiny) & (values != 0)
+    """Zeros in the place of values so small that processors treat them apart (filters only).
+
+    A zero loses its sign too.
+    """
+    small = np.abs(values) < np.finfo(np.float32).tiny
     return np.where(small, np.float32(0), values) if small.any() else values
 
 

@@ -19,7 +19,7 @@ from targets.mnn.encoding import Encoding
 from targets.mnn.model import Model, Parameter, Stretch
 from targets.mnn.weight_map import Constant, PlacedWeight, WeightMap, head
 
-VERSION = 2
+VERSION = 3
 """Raise it when models are learned otherwise than before: their skeletons are made again."""
 
 

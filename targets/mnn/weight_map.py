@@ -37,8 +37,7 @@ class PlacedWeight:
             values = values.T
         if self.role == "filter":
             values = values.reshape(len(values), -1)
-            if self.encoding.bits == 32:
-                values = without_denormals(values)
+            values = without_denormals(values)
         return self.encoding.encode(values, hqq=hqq)
 
 

@@ -91,10 +91,12 @@ def test_a_half_is_rounded_away_from_zero() -> None:
     assert rounded(values).tolist() == [1, 2, -1, 2, 0]
 
 
-def test_denormals_become_zeros() -> None:
-    values = np.array([1e-39, -1e-40, 2e-38, 0], np.float32)
-    assert without_denormals(values).tolist() == [0, 0, np.float32(2e-38), 0]
-    assert without_denormals(values[2:]) is not None
+def test_denormals_become_zeros_without_a_sign() -> None:
+    values = np.array([1e-39, -1e-40, 2e-38, 0, -0.0], np.float32)
+    found = without_denormals(values)
+    assert found.tolist() == [0, 0, np.float32(2e-38), 0, 0]
+    assert not np.signbit(found).any()
+    assert without_denormals(values[2:3]) is not None
 
 
 def test_names_tell_encodings() -> None:
