@@ -218,6 +218,13 @@ class Artifact:
     estimate: Estimate | None = None
     quantize_table: str | None = None
     """Content hash of a user's own table of precisions."""
+    content: str | None = None
+    """Hash of all that decides what it computes, where its file holds more than it; else None."""
+
+    @property
+    def computes(self) -> str:
+        """What a verdict on it is kept by: equal for two artifacts that compute the same."""
+        return self.content or self.blake3
 
     @property
     def label(self) -> str:
@@ -282,6 +289,10 @@ class Target(ABC):
     """Whether artifacts are hard links to what lies elsewhere, on one disk."""
     takes_tables: bool = False
     """Whether single operations can have a precision of their own."""
+    made_without: str | None = None
+    """What can be made while `check_ready` raises, in words; None: nothing."""
+    cannot_run: str | None = None
+    """Why no artifact can be opened on this or any machine without the chip; None: they can."""
 
     @abstractmethod
     def default_precision(self, component: str) -> str:

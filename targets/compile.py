@@ -4,6 +4,7 @@ import importlib.metadata
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from converter.architecture import Architecture
@@ -15,7 +16,8 @@ from converter.interface_profile import InterfaceProfile
 from converter.profiles import get_profile
 from converter.progress import Event, Progress, silent
 from converter.sizes import Size
-from targets.base import EFFORTS, Artifact, CompileJob, QuantizeTable, Target
+from targets.at_once import each
+from targets.base import EFFORTS, Artifact, CompileJob, QuantizeTable, Skeleton, Target
 from targets.calibration import command, find_data
 from targets.manifest import MANIFEST_FILE, Manifest
 from targets.one_file import in_one_file
@@ -28,6 +30,7 @@ class CompileRequest:
 
     `batch` None takes the batch that the bundle was exported for. `components` None takes all.
     `calibration` is a folder of 'sdconv calibrate', `quantize_tables` are files by component.
+    `at_once` is how many jobs may be compiled at a time; it changes nothing in what comes out.
     """
 
     bundle: Path
@@ -40,6 +43,7 @@ class CompileRequest:
     effort: str = "normal"
     calibration: Path | None = None
     quantize_tables: Mapping[str, Path] = field(default_factory=dict)
+    at_once: int = 1
 
     def command(self) -> list[str]:
         """The command line that makes the same request."""
@@ -98,10 +102,14 @@ def compile_bundle(request: CompileRequest, progress: Progress = silent) -> Mani
     before = _earlier(request, bundle)
     _say_profile(bundle, target, progress)
     weights = {component: bundle.weights(component) for component in jobs}
-    skeletons = {
-        component: [target.compile(job, weights[component], progress) for job in component_jobs]
-        for component, component_jobs in jobs.items()
-    }
+    every = [(component, job) for component, mine in jobs.items() for job in mine]
+    made = each(
+        [partial(target.compile, job, weights[component], progress) for component, job in every],
+        request.at_once,
+    )
+    skeletons: dict[str, list[Skeleton]] = {component: [] for component in jobs}
+    for (component, _), skeleton in zip(every, made, strict=True):
+        skeletons[component].append(skeleton)
     artifacts: list[Artifact] = []
     for component, compiled in skeletons.items():
         own = weights[component]
@@ -112,6 +120,7 @@ def compile_bundle(request: CompileRequest, progress: Progress = silent) -> Mani
         artifacts += target.bind(compiled, own, request.output, progress)
         progress(Event(stage, 1.0))
     _check_unchanged(bundle, jobs)
+    _say_dropped(request, before, artifacts, progress)
     manifest = _manifest(request, bundle, target, artifacts, before)
     manifest.save()
     return manifest
@@ -150,6 +159,8 @@ def jobs_of(request: CompileRequest, bundle: Bundle, target: Target) -> dict[str
             )
     if request.quantize_tables and not target.takes_tables:
         raise InputError(f"target {target.name} takes no --quantize-table: leave it out")
+    if request.at_once < 1:
+        raise InputError(f"jobs {request.at_once}: it must be at least 1")
     if request.effort not in EFFORTS:
         raise InputError(f"unknown effort {request.effort!r}: choose one of {', '.join(EFFORTS)}")
     architecture = Architecture.from_json(bundle.architecture)
@@ -268,6 +279,27 @@ def _earlier(request: CompileRequest, bundle: Bundle) -> Manifest | None:
         return None
     before = Manifest.load(request.output)
     return replace(before, artifacts=[a for a in before.artifacts if _is_of(a, bundle)])
+
+
+def _say_dropped(
+    request: CompileRequest,
+    before: Manifest | None,
+    artifacts: Sequence[Artifact],
+    progress: Progress,
+) -> None:
+    """Name what the folder held for the same target and will not hold any more."""
+    made = {(a.component, a.size) for a in artifacts}
+    dropped = [
+        a.label
+        for a in (before.artifacts if before is not None else ())
+        if a.target == request.target and (a.component, a.size) not in made
+    ]
+    if dropped:
+        note = (
+            f"{request.output}: no longer listed, because this run did not name it: "
+            f"{', '.join(dropped)} (--add-sizes keeps what is there)"
+        )
+        progress(Event("manifest", 1.0, note))
 
 
 def _manifest(

@@ -5,7 +5,7 @@ from functools import partial
 
 from converter.errors import InputError
 from targets.base import Target
-from targets.sophgo.chips import CHIPS
+from targets.sophgo.chips import CHIPS, REFUSED
 
 
 def _onnxruntime() -> Target:
@@ -27,7 +27,8 @@ TARGETS: dict[str, Callable[[], Target]] = {
 
 
 def get_target(name: str) -> Target:
-    """The target of that name; raises InputError listing what exists."""
+    """The target of that name; raises InputError with the reason, or listing what exists."""
     if name not in TARGETS:
-        raise InputError(f"unknown target {name!r}: choose one of {', '.join(TARGETS)}")
+        reason = f"{name}: {REFUSED[name]}" if name in REFUSED else f"unknown target {name!r}"
+        raise InputError(f"{reason}: choose one of {', '.join(TARGETS)}")
     return TARGETS[name]()

@@ -113,7 +113,7 @@ def _sitting(
         "words": dict(bundle.words),
         "version": VERSION,
     }
-    here = {**made_from, "artifacts": {name: a.blake3 for name, a in artifacts.items()}}
+    here = {**made_from, "artifacts": {name: a.computes for name, a in artifacts.items()}}
     folder = manifest.folder / FOLDER
     return Sitting(
         target,
@@ -185,6 +185,8 @@ def _hindrance(
         target.check_ready()
     except ToolchainError as e:
         return Ruling(Verdict.INCOMPLETE, f"not drawn: {e}")
+    if target.cannot_run is not None:
+        return Ruling(Verdict.INCOMPLETE, f"not drawn: {target.cannot_run}")
     runs = runs_per_picture(bundle, sitting.artifacts, request)
     seconds = 0.0
     for component, artifact in sitting.artifacts.items():

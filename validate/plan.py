@@ -129,7 +129,7 @@ def _group(manifest: Manifest, bundle: Bundle, artifacts: Sequence[Artifact]) ->
 
 
 def _subject(folder: Path, name: str, artifact: Artifact, inputs_key: str) -> Subject:
-    made_from = {"artifact": artifact.key, "blake3": artifact.blake3, "inputs": inputs_key}
+    made_from = {"artifact": artifact.key, "content": artifact.computes, "inputs": inputs_key}
     key = content_key(made_from)
     where = folder / FOLDER / artifact.target / f"{name}-{artifact.precision}"
     lowered = where.with_name(f"{where.name}-lowered")

@@ -149,6 +149,8 @@ def _affordable(
     target: Target, artifact: Artifact, todo: Sequence[Scene], bench: Bench
 ) -> tuple[Sequence[Scene], Ruling]:
     """Choose the cases that fit into the emulator's time, and the ruling on those that do not."""
+    if target.cannot_run is not None:
+        return [], Ruling(Verdict.INCOMPLETE, f"not run: {target.cannot_run}")
     seconds = target.run_seconds(artifact, bench.folder)
     if seconds is None:
         return todo, NOT_RUN.missing

@@ -157,8 +157,9 @@ class Desk:
 
     def _checked(self, order: Order, visitor: Visitor) -> Forecast | None:
         """Refuse what cannot work; None where nothing can be foreseen yet."""
-        for name in order.targets if order.steps in ("both", COMPILE) else ():
-            get_target(name).check_ready()
+        for target in map(get_target, order.targets if order.steps in ("both", COMPILE) else ()):
+            if not target.made_without:
+                target.check_ready()
         if order.steps == COMPILE:
             requests_of(order, self.sources.local, self.workspace.jobs)
             bundle_of(self.jobs, order, lambda job: visitor.may_see(job.owner))

@@ -41,11 +41,16 @@ def make_plan(request: PlanRequest) -> tuple[Inspection, Plan]:
     source = as_requested(source, export, known_content)
     adapters = requested_adapters(source, export, known_content)
     parts = forecast(source, profile, export.output, adapters, link=export.link)
-    here = _here(request, target, parts)
+    here = _here(request, parts)
     prepared = Prepared(request, target, profile, source, parts, here.one_disk)
     steps = prepared.steps(request.sizes)
     missing = _missing(request, found)
     notes = list(filter(None, (why, *_notes(prepared, missing, steps))))
+    if unready := _unready(target):
+        if all(step.reused for step in steps if step.verb == "compile"):
+            notes.append(f"nothing can be judged here, the verdict will be incomplete: {unready}")
+        else:
+            here = replace(here, missing=[*here.missing, unready])
     return found, Plan(
         request=request,
         profile=profile.name,
@@ -99,12 +104,17 @@ def _missing(request: PlanRequest, found: Inspection) -> Mapping[str, str]:
     return {} if request.export.components is not None else found.missing
 
 
-def _here(request: PlanRequest, target: Target, parts: Sequence[ComponentForecast]) -> Here:
-    missing = []
+def _unready(target: Target) -> str:
+    """What its toolchain lacks on this machine; empty when it is ready."""
     try:
         target.check_ready()
     except ToolchainError as e:
-        missing.append(str(e))
+        return str(e)
+    return ""
+
+
+def _here(request: PlanRequest, parts: Sequence[ComponentForecast]) -> Here:
+    missing = []
     if any(part.tracing is not None for part in parts):
         try:
             require_torch("tracing a new architecture")
@@ -129,8 +139,9 @@ def _notes(prepared: Prepared, missing: Mapping[str, str], steps: Sequence[Step]
         yield "not in these numbers: drawing calibration data, and the compiler's runs on them"
     if lowered := [step.label.removeprefix("judge ") for step in judged if step.spare]:
         yield (
-            "too slow for the emulator in ten minutes each, so judged by their lowered networks in "
-            f"the compiler's interpreter, which alone is no pass: {', '.join(lowered)}"
+            "no emulator, or too slow for it in ten minutes each, so judged by their lowered "
+            "networks in the compiler's interpreter, which alone is no pass: "
+            f"{', '.join(lowered)}"
         )
     for part, option in missing.items():
         yield f"no {part} in the file and none in these numbers: export takes it from {option} FILE"

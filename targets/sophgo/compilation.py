@@ -5,9 +5,11 @@ each weight belongs. Where that cannot be learned, `UNBOUND_FILE` says why.
 """
 
 import gzip
+import shlex
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from signal import SIGKILL
 
@@ -22,8 +24,8 @@ from passes.linked_weights import read_graph
 from passes.weights import weight_places
 from targets.base import CompileJob, ToolchainError
 from targets.calibration import CalibrationData
-from targets.machine import require_memory
-from targets.processes import ChildFailedError, run_logged
+from targets.machine import outgrown
+from targets.processes import ChildFailedError, ChildStoppedError, run_logged
 from targets.sophgo.bmodel.cutting import cut_weights
 from targets.sophgo.bmodel.kinds import Binary
 from targets.sophgo.bmodel.reading import read_bmodel, stages, weights_of
@@ -33,8 +35,9 @@ from targets.sophgo.graphs import StaticGraph
 from targets.sophgo.packing import learning, placeholders
 from targets.sophgo.precisions import PRECISIONS
 from targets.sophgo.record import PROFILE_FILE, StageRecord
-from targets.sophgo.repro import keep_repro
+from targets.sophgo.repro import KERNELS, keep_repro
 from targets.sophgo.toolchain import TpuMlir
+from targets.turns import memory_for
 
 IMPORTER = Path(__file__).with_name("inside") / "importer.py"
 TAPE = Path(__file__).with_name("inside") / "tape.py"
@@ -51,6 +54,12 @@ DATA_LIST = "calibration_inputs"
 TOP_PASSES = ("--struct-optimize", "--shape-infer", "--canonicalize", "--extra-optimize")
 """What `mlir_opt_for_top` of the vendor's `mlir_shell.py` runs on a freshly imported graph."""
 
+
+LARGER = (
+    "end other programs, or compile on a larger machine and carry the result here with 'sdconv "
+    "skeleton export' and 'import'"
+)
+"""What to do where memory does not suffice."""
 
 SEARCH = {"normal": (), "high": ("--shape_secs_search_strategy", "2")}
 """How the vendor's layer grouping looks for the way to cut tensors, by effort."""
@@ -113,6 +122,7 @@ def steps(
             [
                 *(toolchain.python, toolchain.script("model_deploy.py"), "--mlir", f"{name}.mlir"),
                 *("--quantize", precision.quantize, "--chip", chip.name, "--model", BMODEL_FILE),
+                *(("--num_core", str(chip.cores)) if chip.cores > 1 else ()),
                 *(("--calibration_table", CALIBRATION_TABLE) if job.calibration else ()),
                 *(("--quantize_table", QUANTIZE_TABLE) if _has_table(job) else ()),
                 *SEARCH[job.effort],
@@ -254,33 +264,41 @@ def _run(
 ) -> None:
     """Run the programs one after another. Raises ToolchainError naming a repro folder.
 
-    Raises InputError before the first of them when there is less than `memory` (bytes) to be had.
+    Waits for other compilations where they leave less than `memory` (bytes), and raises InputError
+    before the first program when there is less without them.
     """
     stage = f"{verb} {job.label}"
     progress(Event(stage, 0.0))
-    with toolchain.alone():
-        require_memory(memory, f"to {stage}")
+
+    def on_wait(note: str) -> None:
+        progress(Event(stage, 0.0, note))
+
+    with toolchain.in_use(), memory_for(memory, f"to {stage}", on_wait):
         for start, step in zip((0.0, *(step.until for step in plan)), plan, strict=False):
             try:
                 run_logged(
                     step.argv,
                     work / LOG_FILE,
-                    env=toolchain.env(),
+                    env={**toolchain.env(), KERNELS: f"{work / 'kernels'}/"},
                     cwd=work,
                     on_line=_milestones(step, start, stage, progress),
+                    problem=partial(outgrown, predicted=memory),
                 )
+            except ChildStoppedError as e:
+                raise ToolchainError(
+                    f"{job.label} for {chip.target}: {step.name} was stopped before the memory of "
+                    f"this machine was used up: {e}: {LARGER}"
+                ) from e
             except ChildFailedError as e:
                 if e.code == -SIGKILL or e.line == "Killed":  # that program, or one it started
                     raise ToolchainError(
-                        f"{job.label} for {chip.name}: {step.name} was killed, most likely for "
-                        f"want of memory (about {memory / 1e9:.1f} GB are needed): end other "
-                        "programs, or compile on a larger machine and carry the result here with "
-                        "'sdconv skeleton export' and 'import'"
+                        f"{job.label} for {chip.target}: {step.name} was killed, most likely for "
+                        f"want of memory (about {memory / 1e9:.1f} GB are needed): {LARGER}"
                     ) from e
-                repro = keep_repro(toolchain, job, [step.argv for step in plan], work)
+                repro = keep_repro(toolchain, chip, job, [step.argv for step in plan], work)
                 raise ToolchainError(
-                    f"{job.label} for {chip.name}: {step.name} failed: {e.line}; "
-                    f"everything to reproduce it is in {repro}"
+                    f"{job.label} for {chip.target}: {step.name} failed: {e.line}; graph, log and "
+                    f"versions are kept, '{shlex.join(['sh', str(repro)])}' does it again"
                 ) from e
             _discard(work, step.obsolete)
             progress(Event(stage, step.until))
@@ -337,7 +355,7 @@ def _keep_record(
     """Write what the compiler says of its work, and move its logs out of the working folder."""
     try:
         info = toolchain.describe(work / BMODEL_FILE)
-        record = StageRecord.of(job.component, graph, job.precision, work / PROFILE_FILE, info)
+        record = StageRecord.of(job.component, graph, job.precision, work, info)
     except (OSError, ValueError) as e:
         raise ToolchainError(f"{job.label}: the compiler's report cannot be read: {e}") from e
     record.save(folder)

@@ -8,20 +8,29 @@ from pathlib import Path
 
 from converter.folders import cache_folder
 from targets.base import CompileJob
+from targets.sophgo.chips import Chip
 from targets.sophgo.toolchain import RECORD_FILE, TpuMlir
+
+REPRO_FILE = "repro.sh"
+KERNELS = "PPL_CACHE_PATH"
+"""Where the compiler builds kernels of its own for some chips; else in the user's home folder."""
 
 LARGEST_KEPT = 16 << 20
 """Bytes. Graphs, MLIR, logs and scripts are smaller; the weights' intermediate files are not."""
 
 
 def keep_repro(
-    toolchain: TpuMlir, job: CompileJob, commands: Sequence[Sequence[str | Path]], work: Path
+    toolchain: TpuMlir,
+    chip: Chip,
+    job: CompileJob,
+    commands: Sequence[Sequence[str | Path]],
+    work: Path,
 ) -> Path:
-    """Copy a failed job's small files to the cache's `failures` folder and say how to run it again.
+    """Copy a failed job's small files to the cache's `failures` folder; the script to run it again.
 
     A later failure of the same job replaces the folder; nothing else ever removes it.
     """
-    words = [job.component, str(job.size or ""), job.precision, job.graph_sha256[:8]]
+    words = [chip.target, job.component, str(job.size or ""), job.precision, job.graph_sha256[:8]]
     folder = cache_folder() / "failures" / "-".join(word for word in words if word)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -30,13 +39,13 @@ def keep_repro(
             shutil.copyfile(file, folder / file.name)
     for script in (word for argv in commands for word in argv if _is_ours(word)):
         shutil.copyfile(script, folder / Path(script).name)
-    (folder / "repro.sh").write_text(_script(toolchain, commands))
+    (folder / REPRO_FILE).write_text(_script(toolchain, commands))
     record = toolchain.folder / RECORD_FILE
     versions = (
         json.loads(record.read_text()) if record.is_file() else {"version": toolchain.version}
     )
     (folder / "versions.json").write_text(json.dumps(versions, indent=1) + "\n")
-    return folder
+    return folder / REPRO_FILE
 
 
 def _script(toolchain: TpuMlir, commands: Sequence[Sequence[str | Path]]) -> str:
@@ -48,6 +57,7 @@ def _script(toolchain: TpuMlir, commands: Sequence[Sequence[str | Path]]) -> str
     env = toolchain.env()
     lines = ["#!/bin/sh", "set -e", 'cd "$(dirname "$0")"']
     lines += [f"export {name}={shlex.quote(env[name])}" for name in wanted]
+    lines.append(f'export {KERNELS}="$PWD/kernels/"')
     for argv in commands:
         local = (Path(word).name if _is_ours(word) else str(word) for word in argv)
         lines.append(shlex.join(local))

@@ -1,12 +1,11 @@
 """tpu-mlir in its own Python 3.10: where it is, how to call its programs, whether it is whole."""
 
+import fcntl
 import os
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-
-from filelock import FileLock
 
 from converter.progress import Progress
 from targets.base import ToolchainError
@@ -49,9 +48,14 @@ class TpuMlir(Toolchain):
         return self.folder / "lib" / "python3.10" / "site-packages" / "tpu_mlir"
 
     @property
+    def libraries(self) -> Path:
+        """The vendor's shared libraries, chips' emulators and kernel modules among them."""
+        return self.package / "lib"
+
+    @property
     def third_party(self) -> Path:
         """Shared libraries that the package brings along."""
-        return self.package / "lib" / "third_party"
+        return self.libraries / "third_party"
 
     def program(self, name: str) -> Path:
         """One of the vendor's binaries: ``tpuc-opt``, ``model_tool``."""
@@ -96,16 +100,24 @@ class TpuMlir(Toolchain):
             raise ToolchainError(f"{bmodel}: no readable bmodel: {telling_line(said.stdout)}")
         return said.stdout
 
-    @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Wait until no other process compiles with this toolchain, then keep others out.
+    def in_use(self) -> AbstractContextManager[None]:
+        """Compile while the block runs: others may too, but nobody builds the environment anew.
 
-        The vendor's tools switch chip libraries inside their own package folder, so two at once
-        could get each other's; and one compilation of a full UNet needs 5 GB.
+        Several at once do not meet. Of the vendor's tools only the runner of bmodels, which is not
+        used here, changes files in the package; the compiler writes below its working folder.
         """
+        return self._locked(fcntl.LOCK_SH)
+
+    def alone(self) -> AbstractContextManager[None]:
+        """Wait until nobody uses this toolchain, then keep others out."""
+        return self._locked(fcntl.LOCK_EX)
+
+    @contextmanager
+    def _locked(self, how: int) -> Iterator[None]:
         lock = self.folder.with_name(f"{self.folder.name}.lock")
         lock.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(lock):
+        with lock.open("a") as file:
+            fcntl.flock(file, how)
             yield
 
     def problem(self) -> str | None:

@@ -153,7 +153,7 @@ def test_bench_prints_what_is_predicted_and_runs_nothing(
     monkeypatch.setitem(TARGETS, "fake", lambda: target)
     assert run(["bench", str(predicted.artifacts), "--steps", "10"]) == 0
     out = capsys.readouterr().out
-    assert "predicted for chip by the compiler, not measured on a device:" in out
+    assert "predicted for fake by the compiler, not measured on a device:" in out
     line = next(line for line in out.splitlines() if line.startswith("one picture 128x64 on fake"))
     assert "10 steps of ddim, guidance 7.5: 184 ms = text_encoder 2 x 8 + unet 20 x 8" in line
     assert target.runs == []

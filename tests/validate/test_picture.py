@@ -106,7 +106,9 @@ def test_what_the_emulator_has_no_time_for_is_no_pass(go: Go, target: FakeTarget
 def test_a_missing_emulator_is_incomplete_and_a_broken_file_fails(
     go: Go, target: FakeTarget
 ) -> None:
-    target.installed = False
+    target.cannot_run = "its emulator never ends"
+    assert picture(go()).worst.ruling.sentence == "not drawn: its emulator never ends"
+    target.cannot_run, target.installed = None, False
     assert picture(go()).verdict is Verdict.INCOMPLETE
     target.installed, target.breaks = True, True
     assert picture(go()).verdict is Verdict.FAIL

@@ -192,6 +192,42 @@ def test_what_is_too_slow_is_judged_by_its_lowered_network(
     assert results[0]["cases"][0]["link"] == "lowered network"
 
 
+def test_what_no_machine_emulates_is_never_a_pass(go: Go, target: FakeTarget) -> None:
+    target.cannot_run, target.lowered = "its emulator never ends", half
+    report = go()
+    assert report.verdict is Verdict.INCOMPLETE
+    unet = next(result for result in report.results if result.component == "unet")
+    assert {check.link for check in unet.checks} == {Link.LOWERED}
+    target.lowered = None
+    unet = next(result for result in go().results if result.component == "text_encoder")
+    assert unet.worst.ruling.sentence.endswith("; its instructions were not run at any size")
+
+
+def test_a_verdict_stands_while_the_artifact_computes_the_same(
+    go: Go, target: FakeTarget, place: Place
+) -> None:
+    """Another size in the same file is another file, which computes the same at this size."""
+
+    def in_a_file_of_several(content: str, computes: str) -> None:
+        place.recompile("unet", content)
+        manifest = Manifest.load(place.artifacts)
+        changed = [
+            replace(a, key="stage", content=computes) if a.component == "unet" else a
+            for a in manifest.artifacts
+        ]
+        replace(manifest, artifacts=changed).save()
+
+    in_a_file_of_several("one size", "the same")
+    go()
+    target.runs.clear()
+    in_a_file_of_several("two sizes", "the same")
+    assert go().verdict is Verdict.PASS
+    assert target.runs == []
+    in_a_file_of_several("two sizes", "another")
+    assert go().verdict is Verdict.PASS
+    assert set(target.runs) == {"unet"}
+
+
 def test_a_lowered_network_of_nan_fails(go: Go, target: FakeTarget) -> None:
     target.seconds, target.lowered = 3600.0, lambda x: x * np.nan
     report = go()

@@ -42,8 +42,8 @@ def print_report(report: Report, console: Console) -> None:
 
 def print_latency(latency: Latency, console: Console) -> None:
     """Print what is predicted: a table of artifacts, then each picture in one line."""
-    chips = ", ".join(dict.fromkeys(str(a.chip) for a in latency.artifacts))
-    _say(console, f"predicted for {chips} by the compiler, not measured on a device:")
+    targets = ", ".join(dict.fromkeys(a.target for a in latency.artifacts))
+    _say(console, f"predicted for {targets} by the compiler, not measured on a device:")
     table = _table("artifact")
     for column in ("ms", "compute", "both", "DMA", "idle", "traffic MB", "memory MB"):
         table.add_column(column, justify="right")

@@ -51,7 +51,7 @@ class ConvertTab:
     def begin(self, request: gr.Request) -> Shown:
         """What is ready and which files there are, now."""
         words, states = words_for(request), target_states()
-        ready = [s.target for s in states if s.needs is None]
+        ready = [s.target for s in states if s.needs is None or s.target.made_without]
         offered = gr.update(choices=self._composing.desk.workspace.offered())
         return {
             self.model.found: panels.hint(words, "model.none"),
@@ -139,11 +139,7 @@ class ConvertTab:
             make.profile: gr.update(
                 choices=profiles, value=settled.profile or None, visible=bool(profiles)
             ),
-            make.sizes: gr.update(
-                choices=[*settled.sizes],
-                value=[*settled.chosen_sizes],
-                info="" if settled.sizes else word("make.sizes-later"),
-            ),
+            make.sizes: gr.update(choices=[*settled.sizes], value=[*settled.chosen_sizes]),
             make.components: gr.update(
                 choices=components,
                 value=[*settled.chosen_components],

@@ -64,7 +64,7 @@ class MakeCard:
         self.targets = gr.CheckboxGroup([], label=word("make.targets"), elem_id="targets")
         self.unready = gr.HTML()
         self.sizes = gr.CheckboxGroup(
-            [], label=word("make.sizes"), info=word("make.sizes-later"), elem_id="sizes"
+            [], label=word("make.sizes"), info=word("make.sizes-info"), elem_id="sizes"
         )
         self.more_sizes = gr.Textbox(
             label=word("make.more-sizes"),

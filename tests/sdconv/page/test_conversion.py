@@ -245,7 +245,7 @@ def test_a_picture_that_would_take_an_emulator_too_long_is_refused(
 ) -> None:
     """Told in advance by what the target predicts; a short one is drawn, by its own name."""
     job = desk.jobs.create(TEXT, ann)
-    job.run.save_state(State(ENDED, 1.0))
+    job.run.save_state(State(ENDED, time.time()))
     job.run.save_outcome(Outcome("judged", "fine", "pass"))
     seconds = {"each": 400.0}
 

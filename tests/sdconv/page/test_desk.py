@@ -1,6 +1,7 @@
 """Who may do what, and how much: the desk that page and programs go to."""
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -206,7 +207,7 @@ def test_a_new_server_goes_on_where_the_old_one_ended(
 def test_a_drawing_that_was_cut_off_is_forgotten(models: Workspace, ann: Visitor) -> None:
     desk = Desk(models, Limits())
     job = desk.jobs.create(ORDER, ann)
-    job.run.save_state(State(ENDED, 1.0))
+    job.run.save_state(State(ENDED, time.time()))
     drawing = job.folder / "drawings" / "1"
     drawing.mkdir(parents=True)
     (drawing / "drawing.json").write_text(json.dumps({"prompt": "x", "target": "t", "size": "s"}))

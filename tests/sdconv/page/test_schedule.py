@@ -3,6 +3,7 @@
 import os
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,12 @@ class Fakes:
 
     def __init__(self) -> None:
         self.started: list[Fake] = []
+        self.schedules: list[Schedule] = []
+
+    def schedule(self, slots: int) -> Schedule:
+        """A schedule that the test need not close."""
+        self.schedules.append(Schedule(self, slots))
+        return self.schedules[-1]
 
     def __call__(self, run: RunFolder) -> Any:
         self.started.append(Fake(run))
@@ -60,8 +67,12 @@ class Fakes:
 
 
 @pytest.fixture
-def fakes() -> Fakes:
-    return Fakes()
+def fakes() -> Iterator[Fakes]:
+    """Runs whose threads end with the test."""
+    runs = Fakes()
+    yield runs
+    for schedule in runs.schedules:
+        schedule.close()
 
 
 def folders(tmp_path: Path, count: int) -> list[RunFolder]:
@@ -76,7 +87,7 @@ def states(runs: list[RunFolder]) -> list[str]:
 
 
 def test_they_run_in_the_order_in_which_they_came(fakes: Fakes, tmp_path: Path) -> None:
-    schedule, runs = Schedule(fakes, 1), folders(tmp_path, 3)
+    schedule, runs = fakes.schedule(1), folders(tmp_path, 3)
     for run in runs:
         schedule.add(run)
     assert states(runs) == [RUNNING, WAITING, WAITING]
@@ -92,14 +103,14 @@ def test_they_run_in_the_order_in_which_they_came(fakes: Fakes, tmp_path: Path) 
 
 
 def test_as_many_go_on_at_once_as_may(fakes: Fakes, tmp_path: Path) -> None:
-    schedule, runs = Schedule(fakes, 2), folders(tmp_path, 3)
+    schedule, runs = fakes.schedule(2), folders(tmp_path, 3)
     for run in runs:
         schedule.add(run)
     assert states(runs) == [RUNNING, RUNNING, WAITING]
 
 
 def test_what_waits_is_stopped_without_having_run(fakes: Fakes, tmp_path: Path) -> None:
-    schedule, runs = Schedule(fakes, 1), folders(tmp_path, 2)
+    schedule, runs = fakes.schedule(1), folders(tmp_path, 2)
     for run in runs:
         schedule.add(run)
     schedule.stop(runs[1])
@@ -110,7 +121,7 @@ def test_what_waits_is_stopped_without_having_run(fakes: Fakes, tmp_path: Path) 
 
 
 def test_what_runs_is_stopped_and_the_next_begins(fakes: Fakes, tmp_path: Path) -> None:
-    schedule, runs = Schedule(fakes, 1), folders(tmp_path, 2)
+    schedule, runs = fakes.schedule(1), folders(tmp_path, 2)
     for run in runs:
         schedule.add(run)
     schedule.stop(runs[0])
@@ -122,7 +133,7 @@ def test_what_runs_is_stopped_and_the_next_begins(fakes: Fakes, tmp_path: Path) 
 def test_a_run_that_dies_is_told_as_one(
     fakes: Fakes, tmp_path: Path, code: int, reason: str
 ) -> None:
-    schedule, (run,) = Schedule(fakes, 1), folders(tmp_path, 1)
+    schedule, (run,) = fakes.schedule(1), folders(tmp_path, 1)
     schedule.add(run)
     fakes.end(run, outcome=None, code=code)
     assert schedule.wait(run, 30)
@@ -144,12 +155,12 @@ def test_a_run_that_cannot_be_started_does_not_hold_up_the_others(tmp_path: Path
 
 
 def test_a_server_that_ends_interrupts_and_the_next_goes_on(fakes: Fakes, tmp_path: Path) -> None:
-    schedule, runs = Schedule(fakes, 1), folders(tmp_path, 3)
+    schedule, runs = fakes.schedule(1), folders(tmp_path, 3)
     for run in runs:
         schedule.add(run)
     schedule.close()
     assert states(runs) == [INTERRUPTED, WAITING, WAITING]
-    again = Schedule(fakes, 1)
+    again = fakes.schedule(1)
     again.recover(runs)
     assert states(runs) == [INTERRUPTED, RUNNING, WAITING]
     assert again.position(runs[2]) == 1
@@ -160,13 +171,13 @@ def test_a_server_that_died_leaves_what_can_be_told_apart(fakes: Fakes, tmp_path
     for run in (cut_off, finished):
         run.save_state(State(RUNNING, 1.0, 2.0, process=(os.getpid(), 1.0)))  # another's id by now
     finished.save_outcome(FINE)
-    Schedule(fakes, 1).recover([cut_off, finished])
+    fakes.schedule(1).recover([cut_off, finished])
     assert states([cut_off, finished]) == [INTERRUPTED, ENDED]
     assert fakes.started == []
 
 
 def test_many_at_once_lose_nothing(fakes: Fakes, tmp_path: Path) -> None:
-    schedule, runs = Schedule(fakes, 2), folders(tmp_path, 30)
+    schedule, runs = fakes.schedule(2), folders(tmp_path, 30)
     adders = [threading.Thread(target=schedule.add, args=(run,)) for run in runs]
     for adder in adders:
         adder.start()
