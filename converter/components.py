@@ -35,10 +35,10 @@ PART_OF = {
 }
 """Kind of component -> the part of a model that it is made from."""
 
-LAST_STATE, PENULTIMATE_STATE, POOLED = (
-    "last_hidden_state", "penultimate_hidden_state", "text_embeds",
+LAST_STATE, PENULTIMATE_STATE, POOLED, END_STATE = (
+    "last_hidden_state", "penultimate_hidden_state", "text_embeds", "pooler_output",
 )  # fmt: skip
-"""Outputs of a text encoder: through the final norm, before it, pooled and projected."""
+"""Outputs of a text encoder: through the final norm, before it, pooled and projected, pooled."""
 
 TEXT_POSITIONS = 77
 """Tokens of a prompt, where no text encoder tells: CLIP's."""
@@ -148,8 +148,8 @@ def _text_interface(text: TextEncoderArchitecture) -> Interface:
         outputs.append(Port(POOLED, "float32", ("batch", text.projection_dim)))
     elif text.last_state:
         outputs.append(state)
-    elif text.final_norm:
-        outputs.append(Port("pooler_output", "float32", ("batch", text.hidden_size)))
+    elif text.final_norm or text.pooled:
+        outputs.append(Port(END_STATE, "float32", ("batch", text.hidden_size)))
     return Interface((Port("input_ids", "int32", tokens),), tuple(outputs))
 
 

@@ -275,10 +275,24 @@ def _bundle(
             for file, content in contents.items()
         ],
         adapters=[adapter.record() for adapter in adapters],
-        sampling=recommended_sampling(source.architecture.unet, adapters),
+        sampling=_sampling(profile, source, adapters),
         command=request.command(),
         embeddings=[embedding.record() for embedding in source.embeddings],
         versions={p: importlib.metadata.version(p) for p in ("sdconv", "onnx", "onnx-ir")},
+    )
+
+
+def _sampling(
+    profile: InterfaceProfile, source: Source, adapters: Sequence[Adapter]
+) -> dict[str, Any] | None:
+    """How to draw with this model, if it or its consumer says so; InputError if both do."""
+    advice = recommended_sampling(source.architecture.unet, adapters)
+    if profile.sampling is None or advice is None:
+        return advice if profile.sampling is None else profile.sampling.advice()
+    raise InputError(
+        f"{advice['because']}, and profile {profile.name} draws with {profile.sampling.scheduler} "
+        f"and guidance {profile.sampling.guidance:g} only ({profile.consumer}): leave it out, or "
+        "add --profile diffusers"
     )
 
 

@@ -152,7 +152,7 @@ def _text_encoder(arch: TextEncoderArchitecture) -> torch.nn.Module:
 
     class TextEncoder(CLIPTextModel):  # type: ignore[no-untyped-call]
         def forward(self, input_ids: torch.Tensor) -> tuple[torch.Tensor, ...]:
-            if not arch.projection_dim and not arch.last_state:
+            if not arch.gives_more:
                 out = super().forward(input_ids=input_ids)
                 if not arch.final_norm:
                     return (out.last_hidden_state,)
@@ -161,6 +161,8 @@ def _text_encoder(arch: TextEncoderArchitecture) -> torch.nn.Module:
             hidden = out.hidden_states[-1 - arch.clip_skip]
             if arch.last_state:
                 return hidden, out.last_hidden_state
+            if arch.pooled:
+                return hidden, out.pooler_output
             return hidden, self.get_submodule("text_projection")(out.pooler_output)
 
     config = CLIPTextConfig(

@@ -1,6 +1,6 @@
 """New nodes in the place of old ones, with the shapes and types that the house's graphs carry."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,11 +26,12 @@ class Builder:
         self,
         operator: str,
         inputs: Sequence[ir.Value],
-        extents: Sequence[int],
+        extents: Iterable[int | ir.SymbolicDim] | None,
         attributes: Sequence[ir.Attr] = (),
     ) -> ir.Value:
-        """Add a node with one output of this shape, typed like its first input."""
-        output = ir.Value(name=None, shape=ir.Shape(extents), type=inputs[0].type)
+        """Add a node with one output of this shape (None: unknown), typed like its first input."""
+        shape = None if extents is None else ir.Shape(extents)
+        output = ir.Value(name=None, shape=shape, type=inputs[0].type)
         node = ir.Node("", operator, inputs, attributes, outputs=[output])
         self._graph.insert_before(self._before, node)
         return output

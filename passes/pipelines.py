@@ -8,6 +8,7 @@ import onnx_ir as ir
 from passes.base import Pass, PassReport
 from passes.cap_versions import CapVersionsPass
 from passes.fold_transpose_chain import FoldTransposeChainPass
+from passes.halve_phases_exactly import HalvePhasesExactlyPass
 from passes.multiply_tokens_transposed import MultiplyTokensTransposedPass
 from passes.narrow_int64_inputs import NarrowInt64InputsPass
 from passes.normalize_by_rows import NormalizeByRowsPass
@@ -53,6 +54,14 @@ def onnxruntime(input_shapes: InputShapes) -> Pipeline:
     return Pipeline(
         [SpecializeSizePass(input_shapes), FoldTransposeChainPass(), SumNormsInStagesPass()]
     )
+
+
+def mnn(input_shapes: InputShapes | None, *, halves: bool = False) -> Pipeline:
+    """Graph -> MNN: one size, or with None all sizes; `halves`: constants become float16."""
+    exact: list[Pass] = [HalvePhasesExactlyPass()] if halves else []
+    if input_shapes is None:
+        return Pipeline(exact)
+    return Pipeline([SpecializeSizePass(input_shapes), FoldTransposeChainPass(), *exact])
 
 
 def sophgo(input_shapes: InputShapes, *, half: bool = True) -> Pipeline:

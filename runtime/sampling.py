@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from converter.errors import InputError
-from converter.sizes import LATENT_CHANNELS, LATENT_SCALE, Size
+from converter.sizes import Size
 from converter.weights import Array
 from runtime.conditioning import (
     CONTEXT,
@@ -21,6 +21,7 @@ from runtime.conditioning import (
 )
 from runtime.hints import Hint, HintFile
 from runtime.network import Network
+from runtime.noise import first_latent
 from runtime.schedulers import Scheduler
 
 HINT_PORTS = ("controlnet_cond", "image")
@@ -32,7 +33,8 @@ class PictureRequest:
     """What to draw. With `guidance` above 1 the UNet also runs on the negative prompt.
 
     `negative` None is not the empty prompt for every family: see `PromptRules`. `hints` are the
-    pictures that ControlNets follow.
+    pictures that ControlNets follow. `noise` is one of `runtime.noise.NOISES`, empty the one that
+    the consumer draws with.
 
     `guidance` is the scale of classifier-free guidance (arXiv 2207.12598) as diffusers counts it:
     noise = negative + guidance * (prompt - negative).
@@ -44,6 +46,7 @@ class PictureRequest:
     steps: int = 20
     guidance: float = 7.5
     seed: int = 0
+    noise: str = ""
     hints: tuple[HintFile, ...] = ()
 
     @property
@@ -55,7 +58,8 @@ class PictureRequest:
         """Everything that the picture depends on besides the weights, as JSON."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         hints = [hint.identity() for hint in values.pop("hints")]
-        return {**values, "hints": hints} if hints else values
+        chosen = {"hints": hints, "noise": values.pop("noise")}
+        return {**values, **{name: value for name, value in chosen.items() if value}}
 
     @property
     def guided(self) -> bool:
@@ -87,7 +91,8 @@ class PictureRequest:
     def sentence(self) -> str:
         """In words: ``"a red circle", 4 steps of lcm, guidance 1, seed 0``."""
         negative = f', without "{self.negative}"' if self.guided and self.negative else ""
-        return f'"{self.prompt}"{negative}, {self.sampling_sentence}, seed {self.seed}' + "".join(
+        seed = f"seed {self.seed}" + (f" of {self.noise}" if self.noise else "")
+        return f'"{self.prompt}"{negative}, {self.sampling_sentence}, {seed}' + "".join(
             f", {hint.component} on {hint.path.name}" for hint in self.hints
         )
 
@@ -125,6 +130,7 @@ class Pipeline:
     prediction_type: str = "epsilon"
     zero_terminal_snr: bool = False
     prompt_rules: PromptRules = field(default_factory=PromptRules)
+    noise: str = "numpy"
 
     def draw(
         self,
@@ -146,7 +152,8 @@ class Pipeline:
         )
         conditions = self._conditions(request)
         count = len(conditions[CONTEXT])
-        latent = first_latent(self.size, request.seed) * np.float32(scheduler.first_deviation)
+        latent = first_latent(self.size, request.seed, request.noise or self.noise)
+        latent = latent * np.float32(scheduler.first_deviation)
         latents = []
         for index, timestep in enumerate(scheduler.timesteps):
             given = {
@@ -202,9 +209,3 @@ class Pipeline:
             )
         pictures = np.repeat(hint.picture[None], len(given["sample"]), axis=0)
         return net.by_name({**given, **dict.fromkeys(HINT_PORTS, pictures)})
-
-
-def first_latent(size: Size, seed: int) -> Array:
-    """Return the noise that sampling begins with: float32 [1, 4, H/8, W/8], the same everywhere."""
-    shape = (1, LATENT_CHANNELS, size.height // LATENT_SCALE, size.width // LATENT_SCALE)
-    return np.random.default_rng(seed).standard_normal(shape, np.float32)

@@ -10,12 +10,12 @@ from converter.families.sd2 import SD2
 from converter.families.sdxl import SDXL
 from converter.families.sdxl_refiner import SDXL_REFINER
 from converter.families.variants import BY_INPUTS
+from converter.profiles import get_profile
 from converter.sizes import LATENT_CHANNELS, Size
 from runtime.conditioning import CONTEXT, GUIDANCE, SIZES, PromptRules
 from runtime.network import Network
 from runtime.sampling import Pipeline
 from targets.base import Artifact, Runner, Target
-from targets.compile import batch_of
 from targets.manifest import Manifest
 
 
@@ -77,12 +77,13 @@ def open_reference(
     With `batch` it is run in parts of as many rows as artifacts compiled for that batch.
     """
     check_draws(bundle, controlnets)
+    profile = get_profile(bundle.profile)
     with ExitStack() as stack:
         networks = {
             component: Network(
                 stack.enter_context(opener(bundle, component)),
                 bundle.components[component].interface,
-                batch if batch is None else batch_of(component, batch),
+                batch if batch is None else profile.batch_of(component, batch),
             )
             for component in drawing_components(bundle, controlnets)
         }
@@ -90,13 +91,15 @@ def open_reference(
 
 
 def _pipeline(networks: dict[str, Network], bundle: Bundle, size: Size) -> Pipeline:
+    own = get_profile(bundle.profile).sampling
     return Pipeline(
         networks,
         size,
         bundle.architecture["vae"]["scaling_factor"],
         bundle.prediction_type,
         bundle.zero_terminal_snr,
-        PromptRules(_padding(bundle), bundle.words, zero_negative(bundle)),
+        PromptRules(padding_of(bundle), bundle.words, zero_negative(bundle)),
+        "numpy" if own is None else own.noise,
     )
 
 
@@ -105,9 +108,13 @@ def zero_negative(bundle: Bundle) -> bool:
     return bundle.family == SDXL.name
 
 
-def _padding(bundle: Bundle) -> dict[str, int]:
-    """OpenCLIP's text encoders were trained with zeros behind a prompt, CLIP's with its end."""
-    return {"text_encoder_2": 0, **({"text_encoder": 0} if bundle.family == SD2.name else {})}
+def padding_of(bundle: Bundle) -> dict[str, int]:
+    """OpenCLIP's text encoders were trained with zeros behind a prompt, CLIP's with its end.
+
+    A consumer that does otherwise goes before what is right.
+    """
+    trained = {"text_encoder_2": 0, **({"text_encoder": 0} if bundle.family == SD2.name else {})}
+    return {**trained, **get_profile(bundle.profile).padding}
 
 
 FED = ("sample", "timestep", CONTEXT, POOLED, SIZES, GUIDANCE)

@@ -71,6 +71,10 @@ def compile_(
     effort: Annotated[
         str, typer.Option(help="high lets a chip's compiler search minutes longer.")
     ] = "normal",
+    static: Annotated[
+        bool,
+        typer.Option("--static", help="A file for each size, where one would serve them all."),
+    ] = False,
     jobs: Annotated[
         int, typer.Option(help="Compile so many at a time, as far as memory goes.")
     ] = 1,
@@ -88,7 +92,8 @@ def compile_(
 
     if add_sizes is not None:
         others = (sizes, precision, calibration, quantize_table, batch, components, family)
-        request = _larger(output, add_sizes, target, bundle, (*others, effort != "normal"))
+        chosen = (*others, effort != "normal", static)
+        request = _larger(output, add_sizes, target, bundle, chosen)
     else:
         folder = _bundle_folder(bundle)
         target, parsed = _defaults(folder, target, sizes, family)
@@ -103,6 +108,7 @@ def compile_(
             effort=effort,
             calibration=calibration,
             quantize_tables=parse_tables(quantize_table or ()),
+            static=static,
         )
     request = replace(request, at_once=jobs)
     with progress_bar() as progress:
@@ -191,4 +197,6 @@ def _defaults(
     deployment = profile.deployment(Architecture.from_json(bundle.architecture))
     if sizes is None and deployment is not None:
         return target or profile.target, (deployment.size,)
+    if sizes is None and not any(c.interface.has_size for c in bundle.components.values()):
+        return target or profile.target, ()
     return target or profile.target, parse_sizes(sizes or "")

@@ -24,6 +24,7 @@ def generate(
     steps: options.Steps = None,
     guidance: options.Guidance = None,
     seed: options.Seed = 0,
+    noise: options.Noise = None,
     hint: options.Hints = None,
 ) -> None:
     """Draw a picture with the artifacts of one target."""
@@ -35,7 +36,7 @@ def generate(
         artifacts=artifacts,
         output=output,
         picture=options.picture_request(
-            artifacts, bundle, prompt, negative, scheduler, steps, guidance, seed, hint
+            artifacts, bundle, prompt, negative, scheduler, steps, guidance, seed, hint, noise
         ),
         target=target,
         size=size,

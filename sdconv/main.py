@@ -15,8 +15,10 @@ from sdconv.export import export
 from sdconv.generate import generate
 from sdconv.inspect import inspect
 from sdconv.original_flags import translate
+from sdconv.picture import picture
 from sdconv.skeleton import app as skeleton_app
 from sdconv.targets import targets
+from sdconv.tokens import tokens
 from sdconv.toolchain import app as toolchain_app
 from sdconv.ui import ui
 from sdconv.validate import validate
@@ -37,6 +39,8 @@ app.command("calibrate")(calibrate)
 app.command("compile")(compile_)
 app.command("validate")(validate)
 app.command("generate")(generate)
+app.command("tokens")(tokens)
+app.command("picture")(picture)
 app.command("bench")(bench)
 app.command("targets")(targets)
 app.command("ui")(ui)

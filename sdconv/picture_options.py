@@ -29,7 +29,7 @@ Negative = Annotated[
 SCHEDULER, STEPS, GUIDANCE = "ddim", 20, 7.5
 ADVISED = "[default: what the bundle recommends, else {}]"
 SchedulerName = Annotated[
-    str | None, typer.Option(help=f"ddim, euler or lcm.  {ADVISED.format(SCHEDULER)}")
+    str | None, typer.Option(help=f"ddim, euler, lcm or plms.  {ADVISED.format(SCHEDULER)}")
 ]
 Steps = Annotated[int | None, typer.Option(min=1, help=f"Sampling steps.  {ADVISED.format(STEPS)}")]
 Guidance = Annotated[
@@ -37,6 +37,13 @@ Guidance = Annotated[
     typer.Option(min=0, help=f"Classifier-free guidance, 1 is none.  {ADVISED.format(GUIDANCE)}"),
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of the noise.")]
+Noise = Annotated[
+    str | None,
+    typer.Option(
+        help="Whose generator the noise is from: numpy, libstdc++ (C++ on Linux) or libc++ (on "
+        "Android).  [default: that of the profile's consumer, else numpy]"
+    ),
+]
 Hints = Annotated[
     list[str] | None,
     typer.Option(
@@ -58,6 +65,7 @@ def picture_request(
     guidance: float | None,
     seed: int,
     hints: Sequence[str] | None,
+    noise: str | None = None,
 ) -> PictureRequest:
     """What to draw; see `runtime.advice` for the options that are not given.
 
@@ -72,7 +80,7 @@ def picture_request(
         made_from = Manifest.load(artifacts).load_bundle(bundle)
         chosen = advised(made_from, scheduler, steps, guidance)
     read = tuple(HintFile.parse(hint) for hint in hints or ())
-    return PictureRequest(prompt, negative, seed=seed, hints=read, **chosen)
+    return PictureRequest(prompt, negative, seed=seed, hints=read, noise=noise or "", **chosen)
 
 
 def advised(

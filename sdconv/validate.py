@@ -32,6 +32,7 @@ def validate(
     steps: options.Steps = None,
     guidance: options.Guidance = None,
     seed: options.Seed = 0,
+    noise: options.Noise = None,
     hint: options.Hints = None,
 ) -> None:
     """Run every artifact and the fp32 reference on the same inputs, measure, judge, report.
@@ -48,7 +49,7 @@ def validate(
     picture = None
     if prompt is not None:
         picture = options.picture_request(
-            artifacts, bundle, prompt, negative, scheduler, steps, guidance, seed, hint
+            artifacts, bundle, prompt, negative, scheduler, steps, guidance, seed, hint, noise
         )
     request = ValidateRequest(
         artifacts=artifacts,

@@ -40,9 +40,10 @@ def _as_before(
     command: Sequence[str], bundle: Path, output: Path, sizes: Sequence[Size]
 ) -> CompileRequest:
     """What `CompileRequest.command` wrote, as a request again, with more sizes."""
-    options = list(zip(command[2::2], command[3::2], strict=True))
+    words = [word for word in command[2:] if word != "--static"]
+    options = list(zip(words[::2], words[1::2], strict=True))
     given: Mapping[str, str] = dict(options)
-    earlier = parse_sizes(given["--sizes"])
+    earlier = parse_sizes(given["--sizes"]) if "--sizes" in given else ()
     calibration, components = given.get("--calibration"), given.get("--components")
     return CompileRequest(
         bundle=bundle,
@@ -55,4 +56,5 @@ def _as_before(
         effort=given.get("--effort", "normal"),
         calibration=None if calibration is None else Path(calibration),
         quantize_tables=parse_tables([v for name, v in options if name == "--quantize-table"]),
+        static="--static" in command,
     )

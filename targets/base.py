@@ -42,11 +42,12 @@ class QuantizeTable:
 class CompileJob:
     """One component at one size, batch and precision: the unit of compilation.
 
-    `graph` is the bundle's dynamic ONNX graph, `graph_sha256` its content, and `input_shapes`
-    what its inputs are to be specialised to, in the consumer's order. `size` is None for a
-    component without a picture size. `effort` is one of `EFFORTS`. `file` is where the consumer
-    opens the artifact, below the folder of artifacts and without the ending; None: anywhere.
-    `calibration` holds the inputs that INT8 takes its ranges from.
+    `graph` is the bundle's dynamic ONNX graph, `graph_sha256` its content, and `input_shapes` what
+    its inputs are to be specialised to, in the consumer's order. `size` is None for a component
+    without a picture size. `effort` is one of `EFFORTS`. `file` is where the consumer opens the
+    artifact, below the folder of artifacts and without the ending; None: anywhere. With `static` it
+    serves this size alone, else whatever sizes the target can. `calibration` holds the inputs that
+    INT8 takes its ranges from.
     """
 
     component: str
@@ -58,6 +59,7 @@ class CompileJob:
     precision: str
     effort: str = "normal"
     file: str | None = None
+    static: bool = True
     calibration: CalibrationData | None = None
     quantize_table: QuantizeTable | None = None
 
@@ -289,6 +291,8 @@ class Target(ABC):
     """Whether artifacts are hard links to what lies elsewhere, on one disk."""
     takes_tables: bool = False
     """Whether single operations can have a precision of their own."""
+    serves_all_sizes: bool = False
+    """Whether one file serves every size, unless it is asked to be static."""
     made_without: str | None = None
     """What can be made while `check_ready` raises, in words; None: nothing."""
     cannot_run: str | None = None
@@ -331,6 +335,14 @@ class Target(ABC):
     def open(self, artifact: Artifact, folder: Path) -> Runner:
         """Load an artifact so that it can be run on this machine."""
 
+    def session(self, artifact: Artifact) -> str | None:
+        """Name what artifacts are run by one open runner, each at its own size; None: by its own.
+
+        A consumer that goes from size to size keeps such a file open, and so does whoever judges.
+        """
+        del artifact
+        return None
+
     def interpret(
         self, job: CompileJob, weights: WeightSource, progress: Progress
     ) -> Runner | None:
@@ -342,6 +354,16 @@ class Target(ABC):
         """
         del job, weights, progress
         return None
+
+    def complete(
+        self, bundle: Bundle, artifacts: Sequence[Artifact], folder: Path
+    ) -> list[Artifact]:
+        """Write what a consumer reads besides the artifacts, all of which lie in `folder`.
+
+        Returns them, with such files among theirs.
+        """
+        del bundle, folder
+        return list(artifacts)
 
     def conformance(
         self, bundle: Bundle, artifacts: Sequence[Artifact], folder: Path

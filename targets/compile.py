@@ -10,7 +10,7 @@ from pathlib import Path
 from converter.architecture import Architecture
 from converter.bundle import Bundle, BundleComponent
 from converter.errors import InputError
-from converter.families.controlnet import is_controlnet, kind_of
+from converter.families.controlnet import kind_of
 from converter.files import sha256_of
 from converter.interface_profile import InterfaceProfile
 from converter.profiles import get_profile
@@ -30,6 +30,7 @@ class CompileRequest:
 
     `batch` None takes the batch that the bundle was exported for. `components` None takes all.
     `calibration` is a folder of 'sdconv calibrate', `quantize_tables` are files by component.
+    `static` asks for a file a size from targets whose files serve all sizes.
     `at_once` is how many jobs may be compiled at a time; it changes nothing in what comes out.
     """
 
@@ -43,12 +44,14 @@ class CompileRequest:
     effort: str = "normal"
     calibration: Path | None = None
     quantize_tables: Mapping[str, Path] = field(default_factory=dict)
+    static: bool = False
     at_once: int = 1
 
     def command(self) -> list[str]:
         """The command line that makes the same request."""
         words = ["sdconv", "compile", "-n", str(self.bundle), "--target", self.target]
-        words += ["--sizes", ",".join(map(str, self.sizes)), "-o", str(self.output)]
+        words += ["--sizes", ",".join(map(str, self.sizes))] if self.sizes else []
+        words += ["-o", str(self.output)]
         if self.precision:
             words += ["--precision", ",".join(f"{c}={p}" for c, p in self.precision.items())]
         for component, table in self.quantize_tables.items():
@@ -59,6 +62,8 @@ class CompileRequest:
             words += ["-b", str(self.batch)]
         if self.effort != "normal":
             words += ["--effort", self.effort]
+        if self.static:
+            words.append("--static")
         if self.components is not None:
             words += ["--components", ",".join(self.components)]
         return words
@@ -119,6 +124,7 @@ def compile_bundle(request: CompileRequest, progress: Progress = silent) -> Mani
         progress(Event(stage, 0.0))
         artifacts += target.bind(compiled, own, request.output, progress)
         progress(Event(stage, 1.0))
+    artifacts = target.complete(bundle, artifacts, request.output)
     _check_unchanged(bundle, jobs)
     _say_dropped(request, before, artifacts, progress)
     manifest = _manifest(request, bundle, target, artifacts, before)
@@ -174,11 +180,6 @@ def jobs_of(request: CompileRequest, bundle: Bundle, target: Target) -> dict[str
     }
 
 
-def batch_of(component: str, batch: int) -> int:
-    """The batch is the denoiser's: hosts encode one prompt and decode one picture at a time."""
-    return batch if component == "unet" or is_controlnet(component) else 1
-
-
 def _component_jobs(
     bundle: Bundle,
     component: BundleComponent,
@@ -191,12 +192,13 @@ def _component_jobs(
     file = profile.file(component.name, Architecture.from_json(bundle.architecture))
     if file is not None and target.name != profile.target:
         file = f"{target.name}/{file}"
-    batch = batch_of(component.name, batch)
+    batch = profile.batch_of(component.name, batch)
     path = request.quantize_tables.get(component.name)
     table = None if path is None else QuantizeTable(path, sha256_of(path))
     for size in request.sizes if component.interface.has_size else (None,):
         job = _job(bundle, component, size, batch, request.precision.get(component.name, usual))
-        yield replace(job, effort=request.effort, file=file, quantize_table=table)
+        static = request.static or not target.serves_all_sizes
+        yield replace(job, effort=request.effort, file=file, quantize_table=table, static=static)
 
 
 def job_of(bundle: Bundle, artifact: Artifact) -> CompileJob:

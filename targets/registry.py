@@ -14,6 +14,12 @@ def _onnxruntime() -> Target:
     return OnnxRuntimeTarget()
 
 
+def _mnn(backend: str) -> Target:
+    from targets.mnn.target import MnnTarget
+
+    return MnnTarget(backend)
+
+
 def _sophgo(chip: str) -> Target:
     from targets.sophgo.target import SophgoTarget
 
@@ -22,6 +28,8 @@ def _sophgo(chip: str) -> Target:
 
 TARGETS: dict[str, Callable[[], Target]] = {
     "onnxruntime": _onnxruntime,
+    "mnn": partial(_mnn, "cpu"),
+    "mnn-opencl": partial(_mnn, "opencl"),
     **{chip: partial(_sophgo, chip) for chip in CHIPS},
 }
 

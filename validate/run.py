@@ -6,14 +6,16 @@ torch nor a vendor's runtime is imported. Nothing is judged here.
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from converter.bundle import Bundle
 from converter.errors import InputError
 from converter.progress import Event, Progress
 from converter.weights import Array
-from targets.base import Artifact, Target, ToolchainError
+from targets.base import Artifact, Runner, Target, ToolchainError
 from targets.compile import job_of
 from targets.one_file import in_one_file
 from validate.base import Ruling, Verdict
@@ -51,13 +53,51 @@ class Bench:
 def run(groups: Sequence[Group], references: References, bench: Bench) -> dict[Path, Outcome]:
     """Run what is not saved yet. Outcomes are by the folder of each subject's outputs."""
     outcomes = {}
-    for group in groups:
-        for subject in group.subjects:
-            outcomes[subject.outputs.folder] = _run_subject(subject, group, references, bench)
+    with _Session() as session:
+        for group in groups:
+            for subject in group.subjects:
+                outcome = _run_subject(subject, group, references, bench, session)
+                outcomes[subject.outputs.folder] = outcome
     return outcomes
 
 
-def _run_subject(subject: Subject, group: Group, references: References, bench: Bench) -> Outcome:
+class _Session:
+    """The runner that is open: it stays so for the next artifact that it serves too."""
+
+    def __init__(self) -> None:
+        self._name: tuple[str, str] | None = None
+        self._open = ExitStack()
+
+    def runner(self, target: Target, artifact: Artifact, folder: Path) -> Runner:
+        """Open an artifact, unless that is done. Raises ToolchainError."""
+        session = target.session(artifact)
+        name = None if session is None else (target.name, session)
+        if name is None or name != self._name:
+            self.close()
+            self._runner = self._open.enter_context(target.open(artifact, folder))
+            self._name = name
+        return self._runner
+
+    def done(self) -> None:
+        """Close a runner that serves nothing else."""
+        if self._name is None:
+            self.close()
+
+    def close(self) -> None:
+        """Close what is open."""
+        self._name = None
+        self._open.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _run_subject(
+    subject: Subject, group: Group, references: References, bench: Bench, session: _Session
+) -> Outcome:
     label = f"validate {subject.label}"
     todo = [scene for scene in group.scenes if not subject.outputs.has(scene.name)]
     saved = [scene for scene in group.scenes if scene not in todo]
@@ -84,12 +124,14 @@ def _run_subject(subject: Subject, group: Group, references: References, bench: 
     _run_reference(affordable, group, references)
     started = time.monotonic()
     try:
-        with target.open(subject.artifact, bench.folder) as runner:
-            for done, scene in enumerate(affordable):
-                bench.progress(Event(label, done / len(affordable)))
-                seconds, outputs = _timed(runner.infer, group.inputs.load(scene.name))
-                subject.outputs.save(scene.name, outputs, seconds)
+        runner = session.runner(target, subject.artifact, bench.folder)
+        for done, scene in enumerate(affordable):
+            bench.progress(Event(label, done / len(affordable)))
+            seconds, outputs = _timed(runner.infer, group.inputs.load(scene.name))
+            subject.outputs.save(scene.name, outputs, seconds)
+        session.done()
     except ToolchainError as e:
+        session.close()
         return Outcome("", Ruling(Verdict.FAIL, f"it could not be run: {e}"))
     note = f"ran {len(affordable)} cases in {time.monotonic() - started:.1f} s"
     bench.progress(Event(label, 1, f"{subject.label}: {note}"))

@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from converter.files import replacing, require_space, take, write_json
 from converter.progress import Event, Progress
 from converter.weights import WeightSource
 from targets.base import Skeleton, ToolchainError
+from targets.contents import Contents
 from targets.sophgo.bmodel.combining import Source, plan
 from targets.sophgo.bmodel.kinds import Binary
 from targets.sophgo.bmodel.layout import Layout, WeightRegion, write_frame
@@ -32,17 +33,6 @@ from targets.sophgo.compilation import BMODEL_FILE
 from targets.sophgo.packing.regions import Held, copy_region, write_region
 from targets.sophgo.packing.weight_map import PackedWeight, WeightMap, joined
 from targets.sophgo.record import StageRecord
-
-
-@dataclass(frozen=True)
-class Contents:
-    """What a bmodel was made of; `bytes` and `mtime_ns` tell whether it is that file still."""
-
-    skeletons: tuple[str, ...]
-    weights: str
-    tensor_keys: dict[str, str]
-    bytes: int = 0
-    mtime_ns: int = 0
 
 
 def bind(
@@ -57,10 +47,9 @@ def bind(
     Nothing is written where the same file lies already.
     """
     ordered = _by_memory(skeletons)
-    contents = Contents(tuple(s.key for s in ordered), weights.key, dict(weights.tensor_keys))
-    before = _contents(path)
-    made_from = contents.skeletons, contents.weights
-    if before is None or (before.skeletons, before.weights) != made_from:
+    contents = Contents.of([s.key for s in ordered], weights)
+    before = Contents.read(path, path.with_suffix(".json"))
+    if before is None or not before.is_of(contents):
         _write(ordered, weights, path, before, contents, progress)
         _describe(skeletons, weights, contents, path, toolchain)
 
@@ -120,7 +109,7 @@ def _write(
     stages_ = [_Stage.of(skeleton.path) for skeleton in skeletons]
     layout = _layout(stages_)
     stage = f"bind {skeletons[0].job.component}"
-    kept = _unchanged(before, now)
+    kept = now.unchanged(before)
     alike = before is not None and before.skeletons == now.skeletons
     with replacing(path) as work:
         if alike and kept and take(path, work):
@@ -253,25 +242,6 @@ def _map_of(region: WeightRegion, parts: Sequence[_Stage]) -> WeightMap:
     return joined(region.size, runs)
 
 
-def _unchanged(before: Contents | None, now: Contents) -> frozenset[str]:
-    """The weights that have the values with which an earlier file was made."""
-    if before is None:
-        return frozenset()
-    old = before.tensor_keys
-    return frozenset(name for name, key in now.tensor_keys.items() if old.get(name) == key)
-
-
-def _contents(path: Path) -> Contents | None:
-    """What `path` is made of, if it is the file that was described beside it."""
-    try:
-        stat = path.stat()
-        described = json.loads(path.with_suffix(".json").read_text())["contents"]
-        found = Contents(**{**described, "skeletons": tuple(described["skeletons"])})
-    except (OSError, ValueError, KeyError, TypeError):
-        return None  # none there, or by another version: it is written anew
-    return found if (found.bytes, found.mtime_ns) == (stat.st_size, stat.st_mtime_ns) else None
-
-
 def _describe(
     skeletons: Sequence[Skeleton],
     weights: WeightSource,
@@ -279,7 +249,6 @@ def _describe(
     path: Path,
     toolchain: str,
 ) -> None:
-    stat = path.stat()
     described: dict[str, Any] = {
         "schema": 2,
         "toolchain": toolchain,
@@ -287,6 +256,6 @@ def _describe(
             {"key": s.artifact_key(weights), **StageRecord.load(s.path).to_json()}
             for s in skeletons
         ],
-        "contents": {**asdict(contents), "bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns},
+        "contents": contents.to_json(path),
     }
     write_json(path.with_suffix(".json"), described)

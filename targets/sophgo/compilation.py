@@ -22,24 +22,28 @@ from converter.progress import Event, Progress
 from converter.stream import file_size
 from passes.linked_weights import read_graph
 from passes.weights import weight_places
+from targets import placeholders
 from targets.base import CompileJob, ToolchainError
 from targets.calibration import CalibrationData
 from targets.machine import outgrown
 from targets.processes import ChildFailedError, ChildStoppedError, run_logged
+from targets.repro import keep_repro
 from targets.sophgo.bmodel.cutting import cut_weights
 from targets.sophgo.bmodel.kinds import Binary
 from targets.sophgo.bmodel.reading import read_bmodel, stages, weights_of
 from targets.sophgo.chips import Chip
 from targets.sophgo.cost import compile_memory, disk_peak
 from targets.sophgo.graphs import StaticGraph
-from targets.sophgo.packing import learning, placeholders
+from targets.sophgo.packing import learning
 from targets.sophgo.precisions import PRECISIONS
 from targets.sophgo.record import PROFILE_FILE, StageRecord
-from targets.sophgo.repro import KERNELS, keep_repro
 from targets.sophgo.toolchain import TpuMlir
 from targets.turns import memory_for
 
 IMPORTER = Path(__file__).with_name("inside") / "importer.py"
+KERNELS = "PPL_CACHE_PATH"
+"""Where the compiler builds kernels of its own for some chips; else in the user's home folder."""
+
 TAPE = Path(__file__).with_name("inside") / "tape.py"
 MIXED_TABLE = Path(__file__).with_name("inside") / "mixed_table.py"
 
@@ -295,7 +299,9 @@ def _run(
                         f"{job.label} for {chip.target}: {step.name} was killed, most likely for "
                         f"want of memory (about {memory / 1e9:.1f} GB are needed): {LARGER}"
                     ) from e
-                repro = keep_repro(toolchain, chip, job, [step.argv for step in plan], work)
+                argvs = [step.argv for step in plan]
+                places = {KERNELS: "kernels/"}
+                repro = keep_repro(toolchain, chip.target, job, argvs, work, places)
                 raise ToolchainError(
                     f"{job.label} for {chip.target}: {step.name} failed: {e.line}; graph, log and "
                     f"versions are kept, '{shlex.join(['sh', str(repro)])}' does it again"

@@ -9,8 +9,8 @@ from typing import Any
 
 from converter.weights import Array
 from targets.base import Runner, ToolchainError
+from targets.driver import Driver, ordered_inputs
 from targets.sophgo.chips import Chip
-from targets.sophgo.driver import Driver, ordered_inputs
 from targets.sophgo.record import StageRecord
 from targets.sophgo.toolchain import TpuMlir
 

@@ -10,21 +10,8 @@ from typing import Any
 
 from converter.cache import Cache
 from targets.base import CompileJob
+from targets.driver import PortAt
 from targets.sophgo.precisions import BITS, PRECISIONS
-
-
-@dataclass(frozen=True)
-class PortAt:
-    """A tensor at the edge of a compiled network. `dtype` is a numpy name."""
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> "PortAt":
-        """Read what `dataclasses.asdict` wrote."""
-        return cls(data["name"], data["dtype"], tuple(data["shape"]))
 
 
 @dataclass(frozen=True)

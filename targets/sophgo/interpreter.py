@@ -13,9 +13,9 @@ from converter.cache import Cache
 from converter.progress import Progress
 from converter.weights import Array
 from targets.base import CompileJob, Runner, ToolchainError
+from targets.driver import Driver, ordered_inputs
 from targets.sophgo.chips import Chip
 from targets.sophgo.compilation import lower_graph
-from targets.sophgo.driver import Driver, ordered_inputs
 from targets.sophgo.graphs import static_graph
 from targets.sophgo.toolchain import TpuMlir
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from targets.base import DeviceMemory, Estimate
-from targets.sophgo.graphs import PortAt, StaticGraph
+from targets.driver import PortAt
+from targets.sophgo.graphs import StaticGraph
 from targets.sophgo.timeline import Timeline
 
 RECORD_FILE = "skeleton.json"

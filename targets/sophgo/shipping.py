@@ -1,6 +1,6 @@
 """Make the skeletons that ship with the program: ``python -m targets.sophgo.shipping``.
 
-Needs tpu-mlir, 8 GB of memory and no checkpoint. What is in the cache is not compiled again;
+Needs tpu-mlir, 12 GB of memory and no checkpoint. What is in the cache is not compiled again;
 archives that nothing asks for any more are removed.
 """
 
@@ -8,8 +8,9 @@ import hashlib
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 from converter.architecture import CONTROLNET, Architecture
@@ -23,6 +24,7 @@ from converter.interface_profile import InterfaceProfile
 from converter.profiles import get_profile
 from converter.progress import Event, Progress
 from converter.sizes import Size, parse_sizes
+from targets.at_once import each
 from targets.base import CompileJob, Target
 from targets.skeletons import export_skeletons
 from targets.sophgo.bmodel.cutting import cut_kernel
@@ -45,6 +47,8 @@ CHIP = "bm1684x"
 PROFILE = "sd-lcm-tpu"
 SIZES = parse_sizes("512x512,640x960,960x640,704x896,896x704,576x1024,1024x576")
 """Deployed by the hosts of that profile."""
+AT_ONCE = 2
+"""Compilations at a time; the largest takes 6 GB."""
 DESCRIBED = (
     f"SD1.5 at {', '.join(map(str, SIZES))}, exported with profile {PROFILE} and batch 1, in the "
     "precisions that are taken when none are named"
@@ -80,17 +84,18 @@ def shipped_jobs(target: Target, folder: Path) -> Iterator[CompileJob]:
     """Every component at every size, in the precision that the target has for it."""
     profile = get_profile(PROFILE)
     with_controlnet = replace(SD15, controlnets=(copied_part(SD15_UNET),))
-    for component in (*complete(SD15), CONTROLNET):
-        architecture = with_controlnet if component == CONTROLNET else SD15
-        jobs = [
-            template_job(target, architecture, profile, component, size, folder) for size in SIZES
-        ]
-        yield from dict.fromkeys(jobs)  # a text encoder has no size
+    jobs = (
+        template_job(target, architecture, profile, component, size, folder)
+        for size in SIZES
+        for architecture, components in ((SD15, complete(SD15)), (with_controlnet, [CONTROLNET]))
+        for component in components
+    )
+    yield from dict.fromkeys(jobs)  # a text encoder has no size
 
 
 def ship(
     target: SophgoTarget,
-    jobs: Iterable[CompileJob],
+    jobs: Sequence[CompileJob],
     described: str,
     folder: Path,
     progress: Progress,
@@ -98,8 +103,8 @@ def ship(
     """Compile what is missing; make `folder` hold the archives of these jobs and their index."""
     folder.mkdir(exist_ok=True)
     graphs, kernel, made = {}, ("", ""), {INDEX_FILE}
-    for job in jobs:
-        entry = target.skeleton(job, progress)
+    compiled = each([partial(target.skeleton, job, progress) for job in jobs], AT_ONCE)
+    for job, entry in zip(jobs, compiled, strict=True):
         if reason := unbound(entry.path):
             raise ValueError(f"{job.label}: takes no other weights: {reason}")
         graphs[graph_key(job)] = static_graph(job).sha256
@@ -130,10 +135,14 @@ def _pack(entry: Path, archive: Path) -> tuple[str, str]:
     return module.file_name, hashlib.sha256(bmodel.bytes_of(module.binary)).hexdigest()
 
 
-if __name__ == "__main__":
-    from sdconv.console import progress_bar
+def _tell(event: Event) -> None:
+    if event.note:
+        sys.stdout.write(f"{event.note}\n")
+        sys.stdout.flush()
 
-    with progress_bar() as shown, tempfile.TemporaryDirectory() as graphs_:
-        chip = SophgoTarget(CHIP)
-        ship(chip, shipped_jobs(chip, Path(graphs_)), DESCRIBED, FOLDER, shown)
+
+if __name__ == "__main__":
+    chip = SophgoTarget(CHIP)
+    with tempfile.TemporaryDirectory() as graphs_:
+        ship(chip, [*shipped_jobs(chip, Path(graphs_))], DESCRIBED, FOLDER, _tell)
     sys.stdout.write(f"{sum(file.stat().st_size for file in FOLDER.iterdir()) / 1e6:.2f} MB\n")

@@ -9,12 +9,10 @@ from pathlib import Path
 
 from converter.progress import Progress
 from targets.base import ToolchainError
-from targets.processes import ONLY_OURS, telling_line
+from targets.environments import RECORD_FILE
+from targets.processes import telling_line
 from targets.sophgo.chips import CHIPS
 from targets.toolchains import Proof, Toolchain
-
-RECORD_FILE = "toolchain.json"
-"""Written last when the environment is built: versions, Python, date."""
 
 GLIBC_FILES = ("libc.so.6", "libm.so.6", "libpthread.so.0")
 """glibc 2.35, shipped in the package and found by its programs through their RPATH: where the
@@ -28,6 +26,7 @@ class TpuMlir(Toolchain):
     version = "1.30.2"
     python_version = (3, 10)
     targets = tuple(CHIPS)
+    variables = ("TPUC_ROOT", "PATH", "PYTHONPATH", "LD_LIBRARY_PATH")
 
     def __init__(self, folder: Path | None = None) -> None:
         self._folder = folder
@@ -71,7 +70,7 @@ class TpuMlir(Toolchain):
 
     def env(self) -> dict[str, str]:
         """The variables that the vendor's `envsetup` would set, on top of this process's own."""
-        own = {k: v for k, v in os.environ.items() if k not in ONLY_OURS}
+        own = super().env()
         root = self.package
         search = {
             "PATH": (

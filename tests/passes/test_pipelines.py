@@ -52,6 +52,16 @@ def test_a_target_for_onnx_runtime_gets_one_size_and_short_chains() -> None:
     assert operators(result.model) == ["Gather", "Add", "MatMul", "Reshape", "Transpose"]
 
 
+def test_a_target_for_mnn_gets_one_size_where_that_is_asked_for() -> None:
+    result = pipelines.mnn(SHAPES, halves=True).run(parse(KEYS))
+    assert result.reports == (
+        PassReport("specialize-size", 1),
+        PassReport("fold-transpose-chain", 1),
+        PassReport("halve-phases-exactly", 0),
+    )
+    assert "Shape" in operators(pipelines.mnn(None).run(parse(KEYS)).model)
+
+
 def test_a_target_for_sophgo_gets_small_integers_and_old_versions_too() -> None:
     result = pipelines.sophgo(SHAPES).run(parse(KEYS, NEWER))
     assert result.reports == (
@@ -90,6 +100,7 @@ def test_a_consumer_gets_its_names_while_sizes_stay_symbolic() -> None:
 EVERY = {
     "present": pipelines.present(PORTS, {"k": "keys"}),
     "onnxruntime": pipelines.onnxruntime(SHAPES),
+    "mnn": pipelines.mnn(SHAPES, halves=True),
     "sophgo": pipelines.sophgo(SHAPES),
 }
 
@@ -104,7 +115,7 @@ def test_no_pipeline_reads_a_weight(pipeline: Pipeline) -> None:
     assert weight_places(model) == before
 
 
-@pytest.mark.parametrize("build", [pipelines.onnxruntime, pipelines.sophgo])
+@pytest.mark.parametrize("build", [pipelines.onnxruntime, pipelines.mnn, pipelines.sophgo])
 def test_a_pipeline_run_twice_changes_nothing(build: Build) -> None:
     model = build(SHAPES).run(parse(KEYS)).model
     before = to_bytes(model)

@@ -12,11 +12,12 @@ from converter.weights import Array
 from passes import normalize_by_rows, pipelines, split_feed_forward
 from passes.weights import weight_places
 from targets.base import CompileJob
+from targets.driver import PortAt
 from targets.sophgo.bmodel.reading import read_bmodel, stages, weights_of
 from targets.sophgo.chips import get_chip
 from targets.sophgo.compilation import BMODEL_FILE, compile_graph, unbound
 from targets.sophgo.emulator import EmulatorRunner
-from targets.sophgo.graphs import PortAt, StaticGraph
+from targets.sophgo.graphs import StaticGraph
 from targets.sophgo.packing.weight_map import WeightMap
 from targets.sophgo.record import StageRecord
 from targets.sophgo.toolchain import TpuMlir

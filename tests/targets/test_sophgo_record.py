@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from targets.base import DeviceMemory, ToolchainError
-from targets.sophgo.driver import ordered_inputs
+from targets.driver import PortAt, ordered_inputs
 from targets.sophgo.emulation_time import emulation_seconds
 from targets.sophgo.emulator import check_stage
-from targets.sophgo.graphs import PortAt, StaticGraph
+from targets.sophgo.graphs import StaticGraph
 from targets.sophgo.record import PROFILE_FILE, RECORD_FILE, CycleModel, StageRecord, device_memory
 from targets.sophgo.timeline import Timeline
 from tests.targets.fake_compiler import PROFILE

@@ -11,8 +11,9 @@ import pytest
 from converter.errors import InputError
 from sdconv.main import run
 from targets.base import ToolchainError
+from targets.environments import RECORD_FILE
 from targets.processes import ChildFailedError, own_group, run_logged, telling_line, watched
-from targets.sophgo.toolchain import RECORD_FILE, TpuMlir
+from targets.sophgo.toolchain import TpuMlir
 from targets.toolchains import find_python, get_toolchain
 
 VERSION = (3, 77)

@@ -13,6 +13,7 @@ from converter.files import sha256_of
 from converter.progress import silent
 from converter.weights import Array
 from targets.base import CompileJob
+from targets.driver import PortAt
 from targets.sophgo.bmodel.commands import Moves, Relocated
 from targets.sophgo.bmodel.cutting import cut_weights
 from targets.sophgo.bmodel.kinds import Binary
@@ -23,7 +24,7 @@ from targets.sophgo.bmodel.schema import NetParameter
 from targets.sophgo.chips import CHIPS
 from targets.sophgo.compilation import BMODEL_FILE, compile_graph
 from targets.sophgo.emulator import EmulatorRunner
-from targets.sophgo.graphs import PortAt, StaticGraph
+from targets.sophgo.graphs import StaticGraph
 from targets.sophgo.record import StageRecord
 from targets.sophgo.toolchain import TpuMlir
 from tests.targets.bmodel.small import message

@@ -1,8 +1,8 @@
-"""The other end of `targets.sophgo.driver`: a network that answers JSON lines.
+"""The other end of `targets.driver`: a network that answers JSON lines.
 
-Runs in the toolchain's Python 3.10. First it says what it has; then it answers every line
-{"inputs": NPZ, "outputs": NPZ} (tensors named "0", "1", ... by position) with {"seconds": ...} or
-{"error": ...}; it ends when its standard input does.
+Runs in a toolchain's own Python (3.10 or later). First it says what it has; then it answers each
+line {"inputs": NPZ, "outputs": NPZ} (tensors named "0", "1", ... by position) with
+{"seconds": ...} or {"error": ...}; it ends when its standard input does.
 """
 
 import json

@@ -3,34 +3,33 @@
 import json
 import shlex
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from converter.folders import cache_folder
 from targets.base import CompileJob
-from targets.sophgo.chips import Chip
-from targets.sophgo.toolchain import RECORD_FILE, TpuMlir
+from targets.environments import RECORD_FILE
+from targets.toolchains import Toolchain
 
 REPRO_FILE = "repro.sh"
-KERNELS = "PPL_CACHE_PATH"
-"""Where the compiler builds kernels of its own for some chips; else in the user's home folder."""
-
 LARGEST_KEPT = 16 << 20
 """Bytes. Graphs, MLIR, logs and scripts are smaller; the weights' intermediate files are not."""
 
 
 def keep_repro(
-    toolchain: TpuMlir,
-    chip: Chip,
+    toolchain: Toolchain,
+    target: str,
     job: CompileJob,
     commands: Sequence[Sequence[str | Path]],
     work: Path,
+    places: Mapping[str, str] | None = None,
 ) -> Path:
     """Copy a failed job's small files to the cache's `failures` folder; the script to run it again.
 
+    `places` are variables that name places in that folder, relative to it.
     A later failure of the same job replaces the folder; nothing else ever removes it.
     """
-    words = [chip.target, job.component, str(job.size or ""), job.precision, job.graph_sha256[:8]]
+    words = [target, job.component, str(job.size or ""), job.precision, job.graph_sha256[:8]]
     folder = cache_folder() / "failures" / "-".join(word for word in words if word)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -39,7 +38,7 @@ def keep_repro(
             shutil.copyfile(file, folder / file.name)
     for script in (word for argv in commands for word in argv if _is_ours(word)):
         shutil.copyfile(script, folder / Path(script).name)
-    (folder / REPRO_FILE).write_text(_script(toolchain, commands))
+    (folder / REPRO_FILE).write_text(_script(toolchain, commands, places or {}))
     record = toolchain.folder / RECORD_FILE
     versions = (
         json.loads(record.read_text()) if record.is_file() else {"version": toolchain.version}
@@ -48,16 +47,17 @@ def keep_repro(
     return folder / REPRO_FILE
 
 
-def _script(toolchain: TpuMlir, commands: Sequence[Sequence[str | Path]]) -> str:
+def _script(
+    toolchain: Toolchain, commands: Sequence[Sequence[str | Path]], places: Mapping[str, str]
+) -> str:
     """The commands as a shell script, for a reader; nothing here ever runs it.
 
     The weights are named where they lie: they are too big to send, and may not be the sender's.
     """
-    wanted = ("TPUC_ROOT", "PATH", "PYTHONPATH", "LD_LIBRARY_PATH")
     env = toolchain.env()
     lines = ["#!/bin/sh", "set -e", 'cd "$(dirname "$0")"']
-    lines += [f"export {name}={shlex.quote(env[name])}" for name in wanted]
-    lines.append(f'export {KERNELS}="$PWD/kernels/"')
+    lines += [f"export {name}={shlex.quote(env[name])}" for name in toolchain.variables]
+    lines += [f'export {name}="$PWD/{place}"' for name, place in places.items()]
     for argv in commands:
         local = (Path(word).name if _is_ours(word) else str(word) for word in argv)
         lines.append(shlex.join(local))

@@ -1,9 +1,11 @@
 """A vendor's program that stays open and computes whenever it is asked, in a process of its own."""
 
 import json
+import os
 import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -12,14 +14,30 @@ import numpy as np
 from converter.weights import Array
 from targets.base import ToolchainError
 from targets.processes import end_group, own_group, telling_line
-from targets.sophgo.graphs import PortAt
+
+INSIDE = Path(__file__).with_name("inside")
+"""What the scripts of all vendors import: `serving`."""
 
 IDLE_SECONDS = 5
 """How long a driver may take to end by itself; one in the middle of an inference takes hours."""
 
 
+@dataclass(frozen=True)
+class PortAt:
+    """A tensor at the edge of a compiled network. `dtype` is a numpy name."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> "PortAt":
+        """Read what `dataclasses.asdict` wrote."""
+        return cls(data["name"], data["dtype"], tuple(data["shape"]))
+
+
 class Driver:
-    """A script of `inside/` that serves JSON lines, and the files of arrays that go with them.
+    """A vendor's script that serves JSON lines, and the files of arrays that go with them.
 
     `what` names it in errors: ToolchainError, whenever it refuses or stops. `described` is what it
     said of itself when it was ready.
@@ -35,6 +53,8 @@ class Driver:
         try:
             log = self._open.enter_context(self._log.open("wb"))
             pipe = subprocess.PIPE
+            paths = (str(INSIDE), env.get("PYTHONPATH"))
+            env = {**env, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
             self._process = self._open.enter_context(
                 own_group(argv, env=env, cwd=folder, stdin=pipe, stdout=pipe, stderr=log)
             )

@@ -25,7 +25,7 @@ class Tape:
     """One stretch of random float32 values, little longer than the largest weight.
 
     Each weight is a window of it, `STEP` further on than the one before: a few hundred megabytes
-    stand for the gigabytes of a whole model. `inside/tape.py` writes its `count` values to `path`.
+    stand for the gigabytes of a whole model. Its `count` values are yet to be written to `path`.
     """
 
     path: Path
