@@ -40,6 +40,9 @@ LAST_STATE, PENULTIMATE_STATE, POOLED, END_STATE = (
 )  # fmt: skip
 """Outputs of a text encoder: through the final norm, before it, pooled and projected, pooled."""
 
+TIME, ADDED = "time_embedding", "added_embedding"
+"""Inputs of a UNet whose host embeds the timestep, and for SDXL the pooled text and the sizes."""
+
 TEXT_POSITIONS = 77
 """Tokens of a prompt, where no text encoder tells: CLIP's."""
 
@@ -120,6 +123,23 @@ def interface(component: str, architecture: Architecture, *, residual_ports: boo
         (Port("latent_sample", "float32", ("batch", vae.latent_channels, *latent)),),
         (Port("sample", "float32", ("batch", 3, "height", "width")),),
     )
+
+
+def embedded_interface(plain: Interface, unet: UNetArchitecture) -> Interface:
+    """The ports of a UNet whose host computes what depends on time and sizes alone.
+
+    TIME is the sinusoidal embedding of the timestep (cosines, then sines), ADDED the pooled text
+    and the embeddings of SDXL's sizes, joined. Inputs have four axes.
+    """
+    gone = ("timestep", POOLED, "time_ids")
+    ports = []
+    for port in (port for port in plain.inputs if port.name not in gone):
+        batch, *rest = port.shape
+        ports.append(replace(port, shape=(batch, *(1,) * (3 - len(rest)), *rest)))
+    ports.append(Port(TIME, "float32", ("batch", 1, 1, unet.block_channels[0])))
+    if unet.addition_dim:
+        ports.append(Port(ADDED, "float32", ("batch", 1, 1, unet.addition_dim)))
+    return Interface(tuple(ports), plain.outputs)
 
 
 def size_multiple(architecture: Architecture, *, residual_ports: bool) -> int:

@@ -54,7 +54,8 @@ def component_graph(
     graph, key = load_template(component, architecture, residual_ports=ports, progress=progress)
     canonical = profile.canonical(component, architecture)
     inputs = {n: (p.name, p.dtype) for n, p in profile.inputs(component, canonical).items()}
-    pipelines.present(inputs, profile.outputs(component, canonical)).run(graph)
+    outputs = profile.outputs(component, canonical)
+    pipelines.present(inputs, outputs, profile.fed(component, architecture)).run(graph)
     return graph, key
 
 

@@ -6,10 +6,13 @@ from typing import Any
 
 from converter.architecture import Architecture
 from converter.components import (
+    ADDED,
     COMPONENTS,
     END_STATE,
     LAST_STATE,
     PENULTIMATE_STATE,
+    TIME,
+    embedded_interface,
     interface,
     size_multiple,
 )
@@ -89,6 +92,9 @@ class InterfaceProfile:
     """By kind of component, where it runs others than the UNet with more than one row."""
     padding: Mapping[str, int] = field(default_factory=dict)
     """By text encoder, the token behind the end of a prompt, where it is not the family's."""
+    embedded: bool = False
+    """Whether the UNet is handed embeddings of time and sizes, which its host computes, and every
+    input has four axes: see `converter.components.embedded_interface`."""
     kinds: tuple[str, ...] = COMPONENTS
     """The kinds of components that are made for it."""
     sampling: OwnSampling | None = None
@@ -112,6 +118,11 @@ class InterfaceProfile:
                 f"({self.consumer}): leave --controlnet out, or add --profile diffusers"
             )
         unet = architecture.unet
+        if self.embedded and unet is not None and unet.timestep_cond_dim:
+            raise InputError(
+                f"profile {self.name} embeds the timestep alone, and a full LCM is told the "
+                "guidance besides: add --profile diffusers"
+            )
         if not self.residual_ports(architecture) or unet is None:
             return
         if unet.middle_depth is None or unet.timestep_cond_dim:
@@ -186,7 +197,18 @@ class InterfaceProfile:
     def canonical(self, component: str, architecture: Architecture) -> Interface:
         """The component's ports before they are renamed, reordered and dropped."""
         ports = self.residual_ports(architecture)
-        return interface(component, architecture, residual_ports=ports)
+        plain = interface(component, architecture, residual_ports=ports)
+        if not self.embedded or component != "unet" or architecture.unet is None:
+            return plain
+        return embedded_interface(plain, architecture.unet)
+
+    def fed(self, component: str, architecture: Architecture) -> Mapping[str, str]:
+        """Weights of the layers that inputs of their own go to, and the names of these inputs."""
+        unet = architecture.unet
+        if not self.embedded or component != "unet" or unet is None:
+            return {}
+        added = {"add_embedding.linear_1.weight": ADDED} if unet.addition_dim else {}
+        return {"time_embedding.linear_1.weight": TIME, **added}
 
     def inputs(self, component: str, canonical: Interface) -> Mapping[str, Port]:
         """Canonical input name -> the consumer's port, in the consumer's order."""

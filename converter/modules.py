@@ -23,7 +23,7 @@ from converter.controlnet_module import controlnet_module
 from converter.errors import InputError
 from converter.families.controlnet import is_controlnet
 from converter.profiles import get_profile
-from converter.unet_module import unet_module
+from converter.unet_module import embedded_module, unet_module
 from passes.weights import TRANSPOSED
 
 if TYPE_CHECKING:
@@ -82,6 +82,8 @@ def load_module(bundle: Bundle, component: str) -> torch.nn.Module:
     module = build_module(component, architecture, residual_ports=ports)
     fill_module(module, bundle.weights(component))
     canonical = profile.canonical(component, architecture)
+    if profile.fed(component, architecture):
+        return embedded_module(module)
     order = list(profile.inputs(component, canonical))
     names = [port.name for port in canonical.inputs]
     return module if order == names else _reordered(module, [order.index(name) for name in names])

@@ -150,11 +150,17 @@ MNN = InterfaceProfile(
 
 ADRENO = InterfaceProfile(
     name="adreno",
-    consumer="phones with an Adreno GPU: text encoders run by MNN, in a process of their own",
+    consumer="phones with an Adreno GPU: text encoders run by MNN, embeddings on the host, both "
+    "halves of guidance one by one",
     always_residual_ports=False,
-    target="mnn",
-    kinds=("text_encoder", "text_encoder_2"),  # what their GPU runs is another target's
+    target="adreno-clml",
+    kinds=("text_encoder", "text_encoder_2", "unet", "vae_decoder"),
     precisions={"text_encoder": "w8", "text_encoder_2": "w8"},
+    embedded=True,
+    deployments={
+        ("sd15", False): Deployment({}, Size(512, 512)),
+        ("sdxl", False): Deployment({}, Size(1024, 1024)),
+    },
     components={
         kind: ComponentProfile(
             outputs={

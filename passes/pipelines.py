@@ -7,8 +7,11 @@ import onnx_ir as ir
 
 from passes.base import Pass, PassReport
 from passes.cap_versions import CapVersionsPass
+from passes.compute_on_pictures import ComputeOnPicturesPass
 from passes.fold_transpose_chain import FoldTransposeChainPass
 from passes.halve_phases_exactly import HalvePhasesExactlyPass
+from passes.halve_precision import HalvePrecisionPass
+from passes.multiply_heads_apart import MultiplyHeadsApartPass
 from passes.multiply_tokens_transposed import MultiplyTokensTransposedPass
 from passes.narrow_int64_inputs import NarrowInt64InputsPass
 from passes.normalize_by_rows import NormalizeByRowsPass
@@ -17,6 +20,7 @@ from passes.scale_one_factor import ScaleOneFactorPass
 from passes.specialize_size import SpecializeSizePass
 from passes.split_feed_forward import SplitFeedForwardPass
 from passes.sum_norms_in_stages import SumNormsInStagesPass
+from passes.take_embeddings import TakeEmbeddingsPass
 from passes.write_out_gelu import WriteOutGeluPass
 from passes.write_out_silu import WriteOutSiluPass
 
@@ -44,9 +48,18 @@ class Pipeline:
         return PipelineResult(model, tuple(one.report for one in self.passes))
 
 
-def present(inputs: Mapping[str, tuple[str, str]], outputs: Mapping[str, str]) -> Pipeline:
-    """Template -> a profile's graph, sizes still symbolic."""
-    return Pipeline([PresentInterfacePass(inputs, outputs)])
+def present(
+    inputs: Mapping[str, tuple[str, str]],
+    outputs: Mapping[str, str],
+    fed: Mapping[str, str] | None = None,
+) -> Pipeline:
+    """Template -> a profile's graph, sizes still symbolic; `fed` as `TakeEmbeddingsPass` has it."""
+    return Pipeline(
+        [
+            *([TakeEmbeddingsPass(fed)] if fed else []),
+            PresentInterfacePass(inputs, outputs),
+        ]
+    )
 
 
 def onnxruntime(input_shapes: InputShapes) -> Pipeline:
@@ -62,6 +75,28 @@ def mnn(input_shapes: InputShapes | None, *, halves: bool = False) -> Pipeline:
     if input_shapes is None:
         return Pipeline(exact)
     return Pipeline([SpecializeSizePass(input_shapes), FoldTransposeChainPass(), *exact])
+
+
+def tvm(input_shapes: InputShapes) -> Pipeline:
+    """Graph -> one size for a CPU by TVM."""
+    return Pipeline(
+        [SpecializeSizePass(input_shapes), FoldTransposeChainPass(), SumNormsInStagesPass()]
+    )
+
+
+def adreno(
+    input_shapes: InputShapes, *, clml: bool, half: bool, wide: Sequence[str] = ()
+) -> Pipeline:
+    """Graph -> one size for an Adreno by TVM; operators of `wide` stay in float32."""
+    return Pipeline(
+        [
+            SpecializeSizePass(input_shapes),
+            FoldTransposeChainPass(),
+            *([MultiplyHeadsApartPass(), ComputeOnPicturesPass()] if clml else []),
+            *([HalvePrecisionPass(wide)] if half else []),
+            SumNormsInStagesPass(),  # of what is float32 again
+        ]
+    )
 
 
 def sophgo(input_shapes: InputShapes, *, half: bool = True) -> Pipeline:

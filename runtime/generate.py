@@ -35,7 +35,7 @@ def generate(request: GenerateRequest, progress: Progress = silent) -> Path:
     """
     manifest = Manifest.load(request.artifacts)
     bundle = manifest.load_bundle(request.bundle)
-    size = _size(request, manifest)
+    size = size_of(request, manifest)
     target = get_target(request.target)
     target.check_ready()
     steps = request.picture.steps
@@ -52,7 +52,8 @@ def generate(request: GenerateRequest, progress: Progress = silent) -> Path:
     return request.output
 
 
-def _size(request: GenerateRequest, manifest: Manifest) -> Size:
+def size_of(request: GenerateRequest, manifest: Manifest) -> Size:
+    """The size that is asked for, else the first; raises InputError where nothing draws."""
     if request.size is not None:
         return Size.parse(request.size)
     sizes = [a.size for a in manifest.artifacts if a.target == request.target and a.size]

@@ -15,6 +15,7 @@ from runtime.conditioning import (
     SIZES,
     PromptRules,
     embed_prompts,
+    embedded,
     guidance_embedding,
     is_told_guidance,
     size_ids,
@@ -34,7 +35,8 @@ class PictureRequest:
 
     `negative` None is not the empty prompt for every family: see `PromptRules`. `hints` are the
     pictures that ControlNets follow. `noise` is one of `runtime.noise.NOISES`, empty the one that
-    the consumer draws with.
+    the consumer draws with. With `early` so many steps are left out, and what the step before them
+    takes the picture to be is decoded.
 
     `guidance` is the scale of classifier-free guidance (arXiv 2207.12598) as diffusers counts it:
     noise = negative + guidance * (prompt - negative).
@@ -47,6 +49,7 @@ class PictureRequest:
     guidance: float = 7.5
     seed: int = 0
     noise: str = ""
+    early: int = 0
     hints: tuple[HintFile, ...] = ()
 
     @property
@@ -58,7 +61,7 @@ class PictureRequest:
         """Everything that the picture depends on besides the weights, as JSON."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         hints = [hint.identity() for hint in values.pop("hints")]
-        chosen = {"hints": hints, "noise": values.pop("noise")}
+        chosen = {"hints": hints, "noise": values.pop("noise"), "early": values.pop("early")}
         return {**values, **{name: value for name, value in chosen.items() if value}}
 
     @property
@@ -154,13 +157,40 @@ class Pipeline:
         options that do not fit.
         """
         hints = [*hints, *(hint.read(self.size) for hint in request.hints)]
+        told = is_told_guidance(self.networks["unet"].interface)
+        return self.denoise(request, self.embed(request, told=told), hints, on_step)
+
+    def embed(self, request: PictureRequest, *, told: bool = False) -> dict[str, Array]:
+        """What the prompts are to UNet and ControlNets: 1 or 2 rows, the negative prompt's first.
+
+        `told`: the UNet is told the guidance scale, and runs on the prompt alone.
+        """
+        if told and request.negative:
+            raise InputError(
+                "this UNet is a full LCM, which knows no negative prompt: leave --negative out"
+            )
+        guided = request.guided and not told
+        prompts = [*([request.negative] if guided else []), request.prompt]
+        return embed_prompts(self.networks, self.prompt_rules, prompts)
+
+    def denoise(
+        self,
+        request: PictureRequest,
+        embeddings: Mapping[str, Array],
+        hints: Sequence[Hint] = (),
+        on_step: Callable[[int], None] = lambda _: None,
+    ) -> list[Array]:
+        """Run the sampling loop on what `embed` gave; the latent of every step."""
+        if not 0 <= request.early < request.steps:
+            raise InputError(f"{request.early} steps left out of {request.steps}: one must be made")
         scheduler = self.scheduler(request)
-        conditions = self._conditions(request)
+        conditions = self._conditions(request, embeddings)
         count = len(conditions[CONTEXT])
         latent = first_latent(self.size, request.seed, request.noise or self.noise)
         latent = latent * np.float32(scheduler.first_deviation)
-        latents = []
-        for index, timestep in enumerate(scheduler.timesteps):
+        latents: list[Array] = []
+        last = request.steps - 1 - request.early
+        for index, timestep in enumerate(scheduler.timesteps[: last + 1]):
             given = {
                 "sample": np.repeat(scheduler.scale(latent, index), count, axis=0),
                 "timestep": np.array([timestep], np.float32),
@@ -169,7 +199,8 @@ class Pipeline:
             noise = self._noise(given, hints)
             if count > 1:
                 noise = noise[:1] + np.float32(request.guidance) * (noise[1:] - noise[:1])
-            latent = scheduler.step(noise, latent, index)
+            cut = request.early > 0 and index == last
+            latent = (scheduler.clean if cut else scheduler.step)(noise, latent, index)
             latents.append(latent)
             on_step(index + 1)
         return latents
@@ -185,29 +216,28 @@ class Pipeline:
         )
 
     def decode(self, latent: Array) -> Array:
-        """Return the picture of a latent [1, 4, H/8, W/8] of the sampling loop; needs no UNet."""
-        pictures = self.networks["vae_decoder"](latent / np.float32(self.scaling_factor))[0]
-        return np.asarray(pictures[0])
+        """The picture of a latent: float32 [3, H, W] in about [-1, 1]."""
+        picture: Array = self.networks["vae_decoder"](latent / np.float32(self.scaling_factor))[0][
+            0
+        ]
+        return picture
 
-    def _conditions(self, request: PictureRequest) -> dict[str, Array]:
-        """What stays the same over all steps, by port: 1 or 2 rows, the negative prompt's first."""
+    def _conditions(
+        self, request: PictureRequest, embeddings: Mapping[str, Array]
+    ) -> dict[str, Array]:
+        """What stays the same over all steps, by port."""
         unet = self.networks["unet"].interface
-        prompts: list[str | None] = [request.prompt]
+        rows = len(embeddings[CONTEXT])
         same = {SIZES: size_ids(self.size)}
         if is_told_guidance(unet):
-            if request.negative:
-                raise InputError(
-                    "this UNet is a full LCM, which knows no negative prompt: leave --negative out"
-                )
             width = unet.input_shapes(1, self.size)[GUIDANCE][1]
             same[GUIDANCE] = guidance_embedding(request.guidance, width)
-        elif request.guided:
-            prompts.insert(0, request.negative)
-        repeated = {name: np.repeat(row, len(prompts), axis=0) for name, row in same.items()}
-        return {**embed_prompts(self.networks, self.prompt_rules, prompts), **repeated}
+        repeated = {name: np.repeat(row, rows, axis=0) for name, row in same.items()}
+        return {**embeddings, **repeated}
 
     def _noise(self, given: Mapping[str, Array], hints: Sequence[Hint]) -> Array:
         unet, count = self.networks["unet"], len(given["sample"])
+        given = embedded(given, unet.interface)
         added = {
             port.name: np.zeros(port.at(count, self.size), np.float32)
             for port in unet.interface.inputs

@@ -96,6 +96,22 @@ class Scheduler:
         result = self._scheduler.step(*inputs, **self._options, return_dict=True)
         return _array(result.prev_sample)
 
+    def clean(self, noise: Array, latent: Array, index: int) -> Array:
+        """What the latent is without its noise, as predicted at this step; then sampling ends.
+
+        From predicted noise x0 = (x - sigma * noise) / sqrt(abar), with sigma = sqrt(1 - abar).
+        Raises InputError for a scheduler that does not tell.
+        """
+        import torch
+
+        timestep = self._scheduler.timesteps[index]
+        inputs = (torch.from_numpy(noise), timestep, torch.from_numpy(latent))
+        result = self._scheduler.step(*inputs, **self._options, return_dict=True)
+        for name in ("pred_original_sample", "denoised"):
+            if (found := getattr(result, name, None)) is not None:
+                return _array(found)
+        raise InputError("this scheduler cannot end early: choose ddim, euler or lcm")
+
 
 def _array(tensor: Any) -> Array:
     return np.ascontiguousarray(tensor.numpy(), np.float32)

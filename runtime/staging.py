@@ -5,7 +5,7 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 
 from converter.bundle import Bundle
-from converter.components import POOLED, text_encoders
+from converter.components import ADDED, POOLED, TIME, text_encoders
 from converter.errors import InputError
 from converter.families.sd2 import SD2
 from converter.families.sdxl import SDXL
@@ -69,7 +69,7 @@ def open_networks(
         for component, opener in openers.items():
             networks[component] = opener()
             stack.enter_context(networks[component].runner)
-        yield _pipeline(networks, bundle, size)
+        yield pipeline_of(networks, bundle, size)
 
 
 @contextmanager
@@ -108,7 +108,8 @@ def open_reference(
         yield pipeline
 
 
-def _pipeline(networks: dict[str, Network], bundle: Bundle, size: Size) -> Pipeline:
+def pipeline_of(networks: Mapping[str, Network], bundle: Bundle, size: Size) -> Pipeline:
+    """A pipeline over networks of a bundle, or over those of a stage."""
     own = get_profile(bundle.profile).sampling
     return Pipeline(
         networks,
@@ -135,7 +136,7 @@ def padding_of(bundle: Bundle) -> dict[str, int]:
     return {**trained, **get_profile(bundle.profile).padding}
 
 
-FED = ("sample", "timestep", CONTEXT, POOLED, SIZES, GUIDANCE)
+FED = ("sample", "timestep", TIME, CONTEXT, POOLED, SIZES, ADDED, GUIDANCE)
 """The inputs of a UNet that the sampling loop has something for, besides ControlNets' residuals."""
 
 NOT_DRAWN = {

@@ -155,13 +155,16 @@ def _tell(manifest: Manifest) -> None:
     """What was made, and how long the compiler says that it takes."""
     from sdconv.console import out
     from validate.latency import predicted_latency
-    from validate.report.terminal import print_latency
+    from validate.report.terminal import print_latency, print_placement
 
     for artifact in manifest.artifacts:
         facts = [artifact.component, str(artifact.size or "any size"), artifact.precision]
         facts.append(f"reused ({artifact.why})" if artifact.reused else artifact.how)
         line = f"{manifest.folder / artifact.path}: {', '.join(facts)}"
         out.print(line, highlight=False, markup=False, soft_wrap=True)
+    for artifact in manifest.artifacts:
+        if artifact.placement is not None:
+            print_placement(artifact.label, artifact.placement, out)
     latency = predicted_latency(manifest, manifest.load_bundle())
     if latency is not None:
         print_latency(latency, out)

@@ -8,6 +8,7 @@ import sys
 
 import typer
 
+from sdconv.adreno import app as adreno_app
 from sdconv.bench import bench
 from sdconv.build import build
 from sdconv.calibrate import calibrate
@@ -48,6 +49,7 @@ app.command("picture")(picture)
 app.command("bench")(bench)
 app.command("targets")(targets)
 app.command("ui")(ui)
+app.add_typer(adreno_app, name="adreno")
 app.add_typer(skeleton_app, name="skeleton")
 app.add_typer(toolchain_app, name="toolchain")
 

@@ -105,8 +105,8 @@ Family = Annotated[
 Profile = Annotated[
     str,
     typer.Option(
-        help="Whose ports: sd-lcm-tpu (SD1.5 hosts on Sophgo boxes), sophon-demo (Sophgo's demos) "
-        "or diffusers (ONNX)."
+        help="Whose ports: sd-lcm-tpu (SD1.5 hosts on Sophgo boxes), sophon-demo (Sophgo's demos), "
+        "mnn (MNN's own engine), adreno (phones with an Adreno) or diffusers (ONNX)."
     ),
 ]
 Link = Annotated[

@@ -37,6 +37,10 @@ Guidance = Annotated[
     typer.Option(min=0, help=f"Classifier-free guidance, 1 is none.  {ADVISED.format(GUIDANCE)}"),
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of the noise.")]
+Early = Annotated[
+    int,
+    typer.Option(min=0, help="Leave out so many steps and decode what the picture is taken to be."),
+]
 Noise = Annotated[
     str | None,
     typer.Option(
@@ -66,6 +70,7 @@ def picture_request(
     seed: int,
     hints: Sequence[str] | None,
     noise: str | None = None,
+    early: int = 0,
     *,
     say: bool = True,
 ) -> PictureRequest:
@@ -83,7 +88,9 @@ def picture_request(
         made_from = Manifest.load(artifacts).load_bundle(bundle)
         chosen = advised(made_from, scheduler, steps, guidance, say=say)
     read = tuple(HintFile.parse(hint) for hint in hints or ())
-    return PictureRequest(prompt, negative, seed=seed, hints=read, noise=noise or "", **chosen)
+    return PictureRequest(
+        prompt, negative, seed=seed, hints=read, noise=noise or "", early=early, **chosen
+    )
 
 
 def advised(

@@ -89,6 +89,7 @@ def validate(
     guidance: options.Guidance = None,
     seed: options.Seed = 0,
     noise: options.Noise = None,
+    early: options.Early = 0,
     hint: options.Hints = None,
     print_recipe: model_options.PrintRecipe = False,
 ) -> None:
@@ -110,7 +111,7 @@ def validate(
     seeing = [o for o, given in (("--attribute", attribute), ("--recogniser", recogniser)) if given]
     check_options(levels, mending, seeing, judge_only=judge_only, drawing=bool(prompts))
     if prompts:
-        chosen = (prompts[0], negative, scheduler, steps, guidance, seed, hint, noise)
+        chosen = (prompts[0], negative, scheduler, steps, guidance, seed, hint, noise, early)
         picture = options.picture_request(artifacts, bundle, *chosen, say=not print_recipe)
     request = ValidateRequest(
         artifacts=artifacts,

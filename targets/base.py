@@ -5,7 +5,7 @@ test. Nothing here imports a vendor's package.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType, TracebackType
@@ -170,6 +170,77 @@ class Estimate:
 
 
 @dataclass(frozen=True)
+class PlacedOperators:
+    """Operators of one kind that run at one place for one reason.
+
+    `operations` are the additions and multiplications of one run, `reason` why they are not where
+    most of the work is done; empty for those that are.
+    """
+
+    operator: str
+    where: str
+    reason: str
+    count: int
+    operations: int
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Which part of a network a vendor's library runs, in how many graphs, and why no more.
+
+    `structures` counts graphs that differ in more than their weights, `kernels` the calls in them;
+    `handed_over` and `handed_back` are the bytes that go into the graphs and come out in one run.
+    """
+
+    library: str
+    rows: tuple[PlacedOperators, ...]
+    graphs: int
+    structures: int
+    kernels: int
+    handed_over: int
+    handed_back: int
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "Placement":
+        """Read what `dataclasses.asdict` gives."""
+        return cls(**{**data, "rows": tuple(PlacedOperators(**row) for row in data["rows"])})
+
+    @property
+    def operations(self) -> int:
+        """Of one run."""
+        return sum(row.operations for row in self.rows)
+
+    @property
+    def share(self) -> float:
+        """The part of the operations that the library runs."""
+        mine = sum(row.operations for row in self.rows if row.where == self.library)
+        return mine / max(1, self.operations)
+
+    @property
+    def sentence(self) -> str:
+        """In words: ``100.0 % of 0.20 GFLOP on CLML in 132 graphs``."""
+        return (
+            f"{self.share:.1%} of {self.operations / 1e9:.2f} GFLOP on {self.library} in "
+            f"{self.graphs} graphs ({self.structures} of them different, {self.kernels} kernels); "
+            f"{self.handed_over / 1e6:.1f} MB go in and {self.handed_back / 1e6:.1f} MB come out"
+        )
+
+    @property
+    def taken(self) -> list[PlacedOperators]:
+        """What the library runs, most arithmetic first."""
+        return _by_work(row for row in self.rows if row.where == self.library)
+
+    @property
+    def staying(self) -> list[PlacedOperators]:
+        """What it does not run."""
+        return _by_work(row for row in self.rows if row.where != self.library)
+
+
+def _by_work(rows: Iterable[PlacedOperators]) -> list[PlacedOperators]:
+    return sorted(rows, key=lambda row: (-row.operations, -row.count, row.operator))
+
+
+@dataclass(frozen=True)
 class Skeleton:
     """What a compiler made of a job: instructions and memory map, in one cache entry.
 
@@ -220,6 +291,7 @@ class Artifact:
     estimate: Estimate | None = None
     quantize_table: str | None = None
     """Content hash of a user's own table of precisions."""
+    placement: Placement | None = None
     content: str | None = None
     """Hash of all that decides what it computes, where its file holds more than it; else None."""
 
@@ -334,6 +406,8 @@ class Target(ABC):
     wrong, the cheapest first. Needs `takes_tables`, and an `Interpreter` from `interpret`."""
     serves_all_sizes: bool = False
     """Whether one file serves every size, unless it is asked to be static."""
+    unproven: str | None = None
+    """What a verdict says nothing about, because something else runs in the device's place."""
     made_without: str | None = None
     """What can be made while `check_ready` raises, in words; None: nothing."""
     cannot_run: str | None = None

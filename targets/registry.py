@@ -6,6 +6,7 @@ from functools import partial
 from converter.errors import InputError
 from targets.base import Target
 from targets.sophgo.chips import CHIPS, REFUSED
+from targets.tvm.kinds import KINDS
 
 
 def _onnxruntime() -> Target:
@@ -26,10 +27,17 @@ def _sophgo(chip: str) -> Target:
     return SophgoTarget(chip)
 
 
+def _tvm(kind: str) -> Target:
+    from targets.tvm.target import TvmTarget
+
+    return TvmTarget(kind)
+
+
 TARGETS: dict[str, Callable[[], Target]] = {
     "onnxruntime": _onnxruntime,
     "mnn": partial(_mnn, "cpu"),
     "mnn-opencl": partial(_mnn, "opencl"),
+    **{kind: partial(_tvm, kind) for kind in KINDS},
     **{chip: partial(_sophgo, chip) for chip in CHIPS},
 }
 

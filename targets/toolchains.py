@@ -85,9 +85,16 @@ def _tpu_mlir() -> Toolchain:
     return TpuMlir()
 
 
+def _tvm() -> Toolchain:
+    from targets.tvm.toolchain import Tvm
+
+    return Tvm()
+
+
 TOOLCHAINS: dict[str, Callable[[], Toolchain]] = {
     "tpu-mlir": _tpu_mlir,
     "mnn": _mnn,
+    "tvm": _tvm,
 }
 
 

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from converter.sizes import Size
 from converter.weights import Array
-from targets.base import Conformance
+from targets.base import Conformance, Placement
 from validate.latency import Latency
 
 if TYPE_CHECKING:
@@ -286,6 +286,10 @@ class Report:
     repairs: Sequence[Repair] = ()
     comparison: Comparison | None = None
     recipe: str = ""
+    placements: Mapping[str, Placement] = field(default_factory=dict)
+    """By artifact and target in words, where a vendor's library runs a part of the network."""
+    unproven: Mapping[str, str] = field(default_factory=dict)
+    """By target: what the verdict says nothing about."""
 
     @property
     def verdict(self) -> Verdict:

@@ -9,9 +9,10 @@ from typing import Any, Self
 import numpy as np
 
 from converter.bundle import Bundle
-from converter.components import POOLED, hidden_state, text_encoders
+from converter.components import hidden_state, text_encoders
 from converter.interface import Interface
 from converter.weights import Array
+from runtime.conditioning import POOLED_NAMES
 from runtime.staging import OpenReference
 from targets.base import Runner
 from targets.torch_reference import TorchReference
@@ -82,7 +83,9 @@ class References:
         return np.concatenate([self._output(e, tokens, n) for e, n in states.items()], axis=-1)
 
     def _pool(self, tokens: Array) -> Array:
-        return self._output("text_encoder_2", tokens, POOLED)
+        outputs = self._ports("text_encoder_2").outputs
+        name = next(port.name for port in outputs if port.name in POOLED_NAMES)
+        return self._output("text_encoder_2", tokens, name)
 
     def _encode(self, pictures: Array) -> Array:
         """Keep the mean of the moments: the first half of the channels."""

@@ -195,7 +195,12 @@ def _look(request: ValidateRequest, tools: _Tools) -> Report:
     results = _with_stand_ins([*results, *drawn.results], bundle)
     report = _report(request, manifest, bundle, results)
     files = conformance(manifest, bundle, tools.open_target)
-    return replace(report, conformance=files, attributions=drawn.attributions)
+    return replace(
+        report,
+        conformance=files,
+        attributions=drawn.attributions,
+        unproven=_unproven(manifest, tools.open_target),
+    )
 
 
 def _rescue(request: ValidateRequest, report: Report, tools: _Tools) -> list[Repair]:
@@ -267,6 +272,12 @@ def conformance(
     ]
 
 
+def _unproven(manifest: Manifest, open_target: Callable[[str], Target]) -> dict[str, str]:
+    names = dict.fromkeys(artifact.target for artifact in manifest.artifacts)
+    said = {name: open_target(name).unproven for name in names}
+    return {name: sentence for name, sentence in said.items() if sentence is not None}
+
+
 def write_reports(report: Report, html_path: Path, json_path: Path) -> None:
     """Write both files, each whole or not at all."""
     from validate.report.html import render_html
@@ -304,6 +315,11 @@ def _report(
         created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         latency=predicted_latency(manifest, bundle, request.picture),
         recipe=request.recipe,
+        placements={
+            f"{a.label} on {a.target}": a.placement
+            for a in manifest.artifacts
+            if a.placement is not None
+        },
     )
 
 

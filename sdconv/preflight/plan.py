@@ -8,7 +8,7 @@ from converter.adapters.cost import merge_cost
 from converter.components import available, complete
 from converter.errors import InputError
 from converter.export import as_requested, requested_adapters
-from converter.families.controlnet import is_controlnet
+from converter.families.controlnet import is_controlnet, kind_of
 from converter.folders import cache_folder
 from converter.forecast import ComponentForecast, forecast, known_content
 from converter.inspection import Inspection, inspect_model
@@ -36,7 +36,7 @@ def make_plan(request: PlanRequest) -> tuple[Inspection, Plan]:
     model = export.files.open()
     found = inspect_model(model)
     profile, why = _profile(request, target, found)
-    components = _components(request, found)
+    components = _components(request, found, profile)
     source = check_source(model, found, profile, components, export.clip_skip)
     source = as_requested(source, export, known_content)
     adapters = requested_adapters(source, export, known_content)
@@ -80,13 +80,19 @@ def _profile(
     return profile, ""
 
 
-def _components(request: PlanRequest, found: Inspection) -> tuple[str, ...] | None:
-    """Those asked for, else of a complete model and its ControlNets those that are there."""
+def _components(
+    request: PlanRequest, found: Inspection, profile: InterfaceProfile
+) -> tuple[str, ...] | None:
+    """Those asked for, else of a complete model and its ControlNets those that are there.
+
+    What the profile's consumer has no use for is left out.
+    """
     if request.export.components is not None or found.architecture is None:
         return request.export.components
     wanted = complete(found.architecture)
     present = available(found.architecture)
-    return tuple(c for c in present if c in wanted or is_controlnet(c)) or None
+    mine = (c for c in present if kind_of(c) in profile.kinds)
+    return tuple(c for c in mine if c in wanted or is_controlnet(c)) or None
 
 
 def _adapter_line(adapter: Adapter, source: Source) -> str:

@@ -77,6 +77,7 @@ class Validation:
     guidance: float | None = None
     seed: int = 0
     noise: str | None = None
+    early: int = 0
     hints: tuple[str, ...] = ()
     levels: tuple[Level, ...] = ()
     recogniser: str | None = None

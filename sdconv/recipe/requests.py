@@ -63,7 +63,12 @@ def to_validate(
         options, _ = sampling_options(bundle.sampling, one.scheduler, one.steps, one.guidance)
         hints = tuple(HintFile.parse(hint) for hint in one.hints)
         first = PictureRequest(
-            one.prompts[0], one.negative, seed=one.seed, hints=hints, noise=one.noise or ""
+            one.prompts[0],
+            one.negative,
+            seed=one.seed,
+            hints=hints,
+            noise=one.noise or "",
+            early=one.early,
         )
         picture = replace(first, **options)
     return ValidateRequest(
@@ -135,7 +140,7 @@ def _validation(request: ValidateRequest) -> Validation:
     if request.picture is not None:
         mine = {one.name: getattr(request.picture, one.name) for one in fields(request.picture)}
         pictured = {name: mine[name] for name in
-                    ("negative", "scheduler", "steps", "guidance", "seed")}  # fmt: skip
+                    ("negative", "scheduler", "steps", "guidance", "seed", "early")}  # fmt: skip
         pictured["prompts"] = (request.picture.prompt, *request.prompts)
         pictured["noise"] = request.picture.noise or None
         pictured["hints"] = tuple(str(hint) for hint in request.picture.hints)

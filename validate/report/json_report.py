@@ -36,6 +36,11 @@ def report_to_json(report: Report) -> dict[str, Any]:
         "conformance": [
             {**file.__dict__, "faults": list(file.faults)} for file in report.conformance
         ],
+        "placements": {
+            name: {**asdict(placement), "share": placement.share}
+            for name, placement in report.placements.items()
+        },
+        "unproven": dict(report.unproven),
         "sources": [dict(source) for source in report.sources],
         "adapters": [dict(adapter) for adapter in report.adapters],
         "versions": {step: dict(versions) for step, versions in report.versions.items()},

@@ -1,11 +1,13 @@
 """The report for whoever waits: tables and sentences for a terminal."""
 
+from collections import Counter
+
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from runtime.latency import PictureTime
-from targets.base import Artifact, Estimate
+from targets.base import Artifact, Estimate, Placement
 from validate.base import Level, Report, Result, Verdict
 from validate.baseline import TOLERANCE_DB, Comparison, Standing, Trend
 from validate.latency import Latency
@@ -14,6 +16,9 @@ from validate.report.sections import wrong
 from validate.timing import Measured
 
 STYLES = {Verdict.PASS: "green", Verdict.FAIL: "bold red", Verdict.INCOMPLETE: "yellow"}
+
+LISTED = 8
+"""Kinds of operators that a line names."""
 
 BUSY = 0.8
 """Cores used below which a run that only computes was kept waiting."""
@@ -41,6 +46,8 @@ def print_report(report: Report, console: Console) -> None:
         _tell(console, f"rescue: {repair.sentence}", rescued)
     if report.comparison is not None:
         _print_comparison(report.comparison, console)
+    for target, sentence in report.unproven.items():
+        _say(console, f"{target}: {sentence}.")
     _tell(console, f"{report.verdict}: {report.sentence}.", report.verdict)
 
 
@@ -122,6 +129,27 @@ def print_latency(latency: Latency, console: Console) -> None:
             f"({c.precision}), {c.published.ms:.1f} ms measured ({c.published.conditions}; "
             f"{c.published.source})",
         )
+
+
+def print_placement(label: str, placement: Placement, console: Console) -> None:
+    """Print what a vendor's library runs of a network, and why it runs no more."""
+    _say(console, f"{label}: {placement.sentence}")
+    taken: Counter[str] = Counter()
+    for row in placement.taken:
+        taken[row.operator] += row.count
+    _say(console, f"  on {placement.library}: {_listed(taken)}")
+    stays: dict[tuple[str, str], Counter[str]] = {}
+    for row in placement.staying:
+        stays.setdefault((row.where, row.reason), Counter())[row.operator] += row.count
+    for (where, reason), operators in sorted(stays.items(), key=lambda item: -item[1].total()):
+        _say(console, f"  on {where} ({reason}): {_listed(operators)}")
+
+
+def _listed(operators: Counter[str]) -> str:
+    shown = operators.most_common(LISTED)
+    more = operators.total() - sum(count for _, count in shown)
+    words = [f"{count} {name}" for name, count in shown]
+    return ", ".join([*words, *([f"{more} others (the report names them)"] if more else [])])
 
 
 def print_measured(measured: Measured, console: Console) -> None:
