@@ -7,10 +7,12 @@ import pytest
 
 from converter.bundle import Bundle
 from converter.sizes import parse_sizes
+from runtime.generate import usual_target
 from runtime.sampling import PictureRequest
 from sdconv import picture_options
 from sdconv.main import run
 from targets.compile import CompileRequest, compile_bundle
+from targets.manifest import MANIFEST_FILE
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +40,15 @@ def test_a_picture_of_the_size_asked_for(artifacts: Path, tmp_path: Path) -> Non
     assert output.read_bytes() == first
     assert run([*words, "--size", "128x64", "--scheduler", "lcm", "--guidance", "1"]) == 0
     assert png_size(output) == (128, 64)
+
+
+def test_the_only_target_of_a_folder_is_the_usual_one(artifacts: Path, tmp_path: Path) -> None:
+    manifest = (artifacts / MANIFEST_FILE).read_text()
+    assert usual_target(artifacts) == "onnxruntime"
+    (tmp_path / MANIFEST_FILE).write_text(manifest.replace('"onnxruntime"', '"mnn"'))
+    assert usual_target(tmp_path) == "mnn"
+    (tmp_path / MANIFEST_FILE).write_text(manifest.replace('"onnxruntime"', '"mnn"', 1))
+    assert usual_target(tmp_path) == "onnxruntime"  # there are two
 
 
 @pytest.mark.parametrize(
