@@ -1,5 +1,6 @@
 """The verb on a small random model: noise, but of the right size, from the right artifacts."""
 
+import shutil
 import struct
 from pathlib import Path
 
@@ -43,12 +44,15 @@ def test_a_picture_of_the_size_asked_for(artifacts: Path, tmp_path: Path) -> Non
 
 
 def test_the_only_target_of_a_folder_is_the_usual_one(artifacts: Path, tmp_path: Path) -> None:
-    manifest = (artifacts / MANIFEST_FILE).read_text()
     assert usual_target(artifacts) == "onnxruntime"
-    (tmp_path / MANIFEST_FILE).write_text(manifest.replace('"onnxruntime"', '"mnn"'))
-    assert usual_target(tmp_path) == "mnn"
-    (tmp_path / MANIFEST_FILE).write_text(manifest.replace('"onnxruntime"', '"mnn"', 1))
-    assert usual_target(tmp_path) == "onnxruntime"  # there are two
+    other = shutil.copytree(artifacts, tmp_path / "other")
+    manifest = (other / MANIFEST_FILE).read_text()
+    (other / MANIFEST_FILE).write_text(manifest.replace('"onnxruntime"', '"mnn"'))
+    assert usual_target(other) == "mnn"
+    (other / MANIFEST_FILE).write_text(
+        manifest.replace('"target": "onnxruntime"', '"target": "mnn"', 1)
+    )
+    assert usual_target(other) == "onnxruntime"  # there are two
 
 
 @pytest.mark.parametrize(
