@@ -52,6 +52,12 @@ def generate(request: GenerateRequest, progress: Progress = silent) -> Path:
     return request.output
 
 
+def usual_target(artifacts: Path) -> str:
+    """Whose artifacts to draw with when nobody says: the only ones there, else onnxruntime's."""
+    targets = {artifact.target for artifact in Manifest.load(artifacts).artifacts}
+    return targets.pop() if len(targets) == 1 else "onnxruntime"
+
+
 def size_of(request: GenerateRequest, manifest: Manifest) -> Size:
     """The size that is asked for, else the first; raises InputError where nothing draws."""
     if request.size is not None:

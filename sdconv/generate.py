@@ -18,8 +18,14 @@ def generate(
     prompt: Annotated[str, typer.Option("-p", "--prompt", help="What to draw.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="PNG file.")] = Path("picture.png"),
     target: Annotated[
-        str, typer.Option("--target", "-t", help="Whose artifacts; a chip's run on its emulator.")
-    ] = "onnxruntime",
+        str | None,
+        typer.Option(
+            "--target",
+            "-t",
+            help="Whose artifacts; a chip's run on its emulator.  [default: the only ones there, "
+            "else onnxruntime]",
+        ),
+    ] = None,
     size: Annotated[
         str | None, typer.Option(help="WIDTHxHEIGHT.  [default: the first compiled]")
     ] = None,
@@ -41,7 +47,7 @@ def generate(
     ] = None,
 ) -> None:
     """Draw a picture with the artifacts of one target."""
-    from runtime.generate import GenerateRequest
+    from runtime.generate import GenerateRequest, usual_target
     from runtime.generate import generate as draw
     from sdconv.console import out, progress_bar
 
@@ -61,7 +67,7 @@ def generate(
             noise,
             early=early,
         ),
-        target=target,
+        target=target or usual_target(artifacts),
         size=size,
         bundle=bundle,
     )

@@ -19,7 +19,7 @@ def tokens(
         ),
     ] = None,
 ) -> None:
-    """Write int32 [negative, prompt] x 77 for each text encoder, raw."""
+    """Write the ids of negative and prompt, int32 of shape (2, 77), raw, for each text encoder."""
     from runtime.tokens import TokensRequest, write_tokens
     from sdconv.console import out
 
