@@ -52,8 +52,8 @@ class Repair:
         ]
         return (
             f"{self.label}: {self.cause}; {len(self.kept)} of {self.operations} operations kept in "
-            f"{self.kept_in} ({', '.join(self.kept)}): {levels[0]} to {levels[1]}{self._price()}; "
-            f"{self.trials} trials in {self.seconds:.0f} s"
+            f"{self.kept_in} ({', '.join(self.kept)}): {levels[0]} to {levels[1]} in the "
+            f"compiler's interpreter{self._price()}; {self.trials} trials in {self.seconds:.0f} s"
         )
 
     def _price(self) -> str:
