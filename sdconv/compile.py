@@ -32,6 +32,7 @@ AddedSizes = Annotated[
         "where it holds several."
     ),
 ]
+Effort = Annotated[str, typer.Option(help="high lets a chip's compiler search minutes longer.")]
 QuantizeTables = Annotated[
     list[str] | None,
     typer.Option(
@@ -68,9 +69,7 @@ def compile_(
     components: Annotated[
         str | None, typer.Option(help="Compile only these, comma-separated.")
     ] = None,
-    effort: Annotated[
-        str, typer.Option(help="high lets a chip's compiler search minutes longer.")
-    ] = "normal",
+    effort: Effort = "normal",
     static: Annotated[
         bool,
         typer.Option("--static", help="A file for each size, where one would serve them all."),
