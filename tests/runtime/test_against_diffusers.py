@@ -262,4 +262,4 @@ def test_the_commands_draw_the_same(
         assert np.abs(levels - expected).max() < 0.6 / 255
     capsys.readouterr()
     assert run(["validate", str(artifacts), *EULER.command()]) == 0
-    assert "2 of 2 pictures agree" in " ".join(capsys.readouterr().out.split())
+    assert "2 of 2 pictures, " in " ".join(capsys.readouterr().out.split())

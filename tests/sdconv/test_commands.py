@@ -109,7 +109,7 @@ def test_mistakes_are_one_line_and_exit_code_two(
     [
         (["--sizes", "100x64"], "nearest that works is 128x64"),
         (["--sizes", "64by64"], "WIDTHxHEIGHT"),
-        (["--target", "nope"], "onnxruntime, bm1684x"),
+        (["--target", "nope"], "choose one of onnxruntime, "),
         (["--precision", "unet=f8"], "f32"),
         (["--precision", "unet"], "COMPONENT=PRECISION"),
         (["--precision", "controlnet=f16"], "no component 'controlnet'"),
