@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def build(
-    recipe: Annotated[Path, typer.Argument(help="YAML file; see 'sdconv/recipe/recipe.py'.")],
+    recipe: Annotated[Path, typer.Argument(help="YAML file; every report has the one that makes it again.")],
     output: Annotated[
         Path | None,
         typer.Option("-o", "--output", help="Folder of bundle and artifacts, not the recipe's."),
