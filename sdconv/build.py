@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 
 def build(
-    recipe: Annotated[Path, typer.Argument(help="YAML file; every report has the one that makes it again.")],
+    recipe: Annotated[
+        Path, typer.Argument(help="YAML file; every report has the one that makes it again.")
+    ],
     output: Annotated[
         Path | None,
         typer.Option("-o", "--output", help="Folder of bundle and artifacts, not the recipe's."),
