@@ -3,7 +3,8 @@
 #   docker build --tag sdconv .
 #   docker run --init --publish 8088:7860 --volume "$PWD:/workspace" sdconv
 #
-# A small image, without the compiler: with the skeletons that ship, or those made elsewhere, it binds bmodels all the same.
+# A small image, without the compiler: with the skeletons that ship, or with those made elsewhere, it
+# binds bmodels all the same.
 #
 #   docker build --build-arg TOOLCHAIN= --tag sdconv .
 #
