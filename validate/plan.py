@@ -1,7 +1,7 @@
 """What is to be compared with what, and where its arrays are saved. Nothing is run here."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from converter.bundle import Bundle
@@ -53,6 +53,24 @@ class Group:
     inputs: CaseStore
     reference: CaseStore
     subjects: tuple[Subject, ...]
+
+
+def load_artifacts(folder: Path) -> Manifest:
+    """The manifest of a folder, with the weights beside each artifact in its content.
+
+    Whatever is saved of an artifact so expires when they change. Raises InputError.
+    """
+    manifest = Manifest.load(folder)
+    beside = {name for a in manifest.artifacts if a.content is None for name in a.files}
+    files = {name: blake3_of(folder / name) for name in sorted(beside)}
+    return replace(manifest, artifacts=[_with_content(a, files) for a in manifest.artifacts])
+
+
+def _with_content(artifact: Artifact, files: Mapping[str, str]) -> Artifact:
+    if artifact.content is not None:
+        return artifact
+    parts = {name: files[name] for name in artifact.files}
+    return replace(artifact, content=content_key({"artifact": artifact.blake3, **parts}))
 
 
 def plan(manifest: Manifest, bundle: Bundle, references: Path | None = None) -> list[Group]:

@@ -23,7 +23,7 @@ from validate.latency import predicted_latency
 from validate.layers.level import layer_results, with_blame
 from validate.overrides import Override
 from validate.picture import Drawn, Gallery, draw_pictures
-from validate.plan import Group, plan
+from validate.plan import Group, load_artifacts, plan
 from validate.recognition import load_recogniser
 from validate.references import References, open_torch_reference
 from validate.rescue.repair import Repair
@@ -161,7 +161,7 @@ def validate(
 
 def _look(request: ValidateRequest, tools: _Tools) -> Report:
     """Run what was not run before, and judge what is saved."""
-    manifest = Manifest.load(request.artifacts)
+    manifest = load_artifacts(request.artifacts)
     bundle = manifest.load_bundle(request.bundle)
     groups = plan(manifest, bundle, request.references)
     for picture in request.pictures:
@@ -205,7 +205,7 @@ def _look(request: ValidateRequest, tools: _Tools) -> Report:
 
 def _rescue(request: ValidateRequest, report: Report, tools: _Tools) -> list[Repair]:
     """Compile what fails again, where its target can keep single operations."""
-    manifest = Manifest.load(request.artifacts)
+    manifest = load_artifacts(request.artifacts)
     workshop = Workshop(
         manifest,
         manifest.load_bundle(request.bundle),

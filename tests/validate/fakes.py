@@ -230,6 +230,16 @@ class Place:
         kept = [new if a.component == component else a for a in manifest.artifacts]
         replace(manifest, artifacts=kept).save()
 
+    def put_beside(self, component: str, weights: str) -> None:
+        """Let an artifact have a file of weights, and write it."""
+        manifest = Manifest.load(self.artifacts)
+        name = f"{component}.weights"
+        (self.artifacts / name).write_text(weights)
+        with_file = [
+            replace(a, files=(name,)) if a.component == component else a for a in manifest.artifacts
+        ]
+        replace(manifest, artifacts=with_file).save()
+
     def add_size(self, component: str, size: Size) -> None:
         """Add an artifact of another size, in the same file."""
         manifest = Manifest.load(self.artifacts)

@@ -327,6 +327,19 @@ def test_a_changed_file_is_refused(go: Go, place: Place) -> None:
         go()
 
 
+def test_what_was_saved_expires_with_the_weights_beside_an_artifact(
+    go: Go, target: FakeTarget, place: Place
+) -> None:
+    place.put_beside("unet", "one")
+    go()
+    target.runs.clear()
+    go()
+    assert target.runs == []
+    place.put_beside("unet", "other")
+    go()
+    assert set(target.runs) == {"unet"}
+
+
 def test_anothers_bundle_is_refused(go: Go, place: Place) -> None:
     path = place.bundle / "bundle.json"
     path.write_text(path.read_text().replace('"moments"', '"latent_parameters"'))

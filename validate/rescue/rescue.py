@@ -27,6 +27,7 @@ from targets.manifest import Manifest
 from targets.one_file import in_one_file
 from validate.base import Judge, Level, Result, Threshold, Verdict
 from validate.metrics import measure
+from validate.plan import load_artifacts
 from validate.rescue.repair import Cost, Repair
 from validate.rescue.search import OutOfTimeError, sick, smallest
 from validate.store import inputs_of, read_arrays
@@ -66,7 +67,7 @@ def rescue(results: Sequence[Result], workshop: Workshop) -> list[Repair]:
         workshop.progress(Event(f"rescue {repair.component}", 1, repair.sentence))
         repairs.append(repair)
         if repair.table is not None:  # the next one starts from what lies there now
-            workshop = replace(workshop, manifest=Manifest.load(workshop.manifest.folder))
+            workshop = replace(workshop, manifest=load_artifacts(workshop.manifest.folder))
     return repairs
 
 
