@@ -33,6 +33,7 @@ from targets.base import Artifact
 from targets.compile import CompileRequest, compile_bundle
 from targets.manifest import MANIFEST_FILE, Manifest
 from validate.base import Level, Report, Verdict
+from validate.plan import FOLDER
 from validate.validate import ValidateRequest, validate
 
 SIZE = Size(64, 64)
@@ -64,8 +65,12 @@ class Bench:
         return cls(bundle, artifacts, folder)
 
     def artifacts_copy(self, name: str) -> Path:
-        """The artifacts once more, to be spoilt; they still name the right bundle."""
-        return Path(shutil.copytree(self.artifacts, self.scratch / name))
+        """The artifacts once more, to be spoilt; they still name the right bundle.
+
+        What was judged of them is left behind: not every fault is in what that is known by.
+        """
+        left = shutil.ignore_patterns(FOLDER)
+        return Path(shutil.copytree(self.artifacts, self.scratch / name, ignore=left))
 
     def judge(self, artifacts: Path, **options: Any) -> Report:
         """The verdict on a folder; what the right bundle gives is computed once for all of them."""
