@@ -47,9 +47,10 @@ Load and store move data at the edges of a group of layers that work inside loca
 """
 
 INSTRUCTION = re.compile(
-    r"(?P<layer>\w+?)(?:_\d+)?\|\w+\|s:(?P<start>\d+)(?:\|(?:b|g|h|sd):\d+)+\|e:(?P<end>\d+)"
-    r"\|t:\d+(?P<moves>\|dr:)?"
+    r"(?P<layer>\w*?)(?:_\d+)?\|(?!SDMA_)(?P<moves>GDMA_)?\w+\|s:(?P<start>\d+)"
+    r"(?:\|(?:b|g|h|sd):\d+)+\|e:(?P<end>\d+)\|t:\d+"
 )
+"""Of the compute engine, or of DMA (`moves`); the messages of a BM1690's SDMA take no time."""
 _END = re.compile(r"API_END total_cycle:(\d+)")
 _RUNTIME = re.compile(r"flops: \d+, runtime: ([\d.]+)ms")
 
@@ -128,7 +129,7 @@ class _Part:
     def add(self, layer: str, first: int, last: int, moves: str | None) -> None:
         """Note one instruction."""
         engine = self.compute if moves is None else self.dma
-        kind = KINDS.get(layer, layer)
+        kind = KINDS.get(layer, layer) or "messages between cores"
         engine.starts.append(first)
         engine.ends.append(last + 1)
         engine.kinds.append(self.kinds.setdefault(kind, len(self.kinds)))
