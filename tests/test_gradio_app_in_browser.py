@@ -234,7 +234,7 @@ def test_from_upload_to_result(
     ann.click("#start")
     job = ann.job()
     ann.ends_in("pass")
-    ann.see(".sdc-status", "1 of 1 artifacts ")
+    ann.see(".sdc-status", "1 of 1 artifact ")
 
     frame = ann.see("iframe.sdc-report")
     ann.until(lambda: frame.size["height"] > 900, "a frame as high as its report")
