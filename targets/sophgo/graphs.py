@@ -40,11 +40,15 @@ def find_static_graph(job: CompileJob) -> StaticGraph | None:
 
 def _inputs(job: CompileJob) -> dict[str, str]:
     """Everything that a graph of fixed shapes is made from."""
+    return {**given(job), "passes": _passes_fingerprint()}
+
+
+def given(job: CompileJob) -> dict[str, str]:
+    """What of a job decides its graph of fixed shapes."""
     return {
         "graph": job.graph_sha256,
         "input shapes": json.dumps(job.input_shapes),
         "half": json.dumps(_is_half(job)),
-        "passes": _passes_fingerprint(),
     }
 
 
@@ -93,11 +97,14 @@ def _port(value: Any) -> PortAt:
 @cache
 def _passes_fingerprint() -> str:
     """Hash of the passes' own source and of the libraries that do the work for them."""
+    libraries = [metadata.version(name) for name in ("onnx", "onnx-ir", "onnxruntime")]
+    return hashlib.sha256("".join([passes_hash(), *libraries]).encode()).hexdigest()
+
+
+@cache
+def passes_hash() -> str:
+    """SHA-256 of the source of all passes."""
     import passes
 
-    digest = hashlib.sha256()
-    for source in sorted(Path(passes.__file__).parent.glob("*.py")):
-        digest.update(source.read_bytes())
-    for library in ("onnx", "onnx-ir", "onnxruntime"):
-        digest.update(metadata.version(library).encode())
-    return digest.hexdigest()
+    sources = sorted(Path(passes.__file__).parent.glob("*.py"))
+    return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()

@@ -18,13 +18,13 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-import passes
 from converter.cache import ENTRY_FILE, content_key
 from targets.base import CompileJob
 from targets.skeletons import unpack
 from targets.sophgo.bmodel.cutting import put_kernel
 from targets.sophgo.bmodel.reading import read_bmodel
 from targets.sophgo.compilation import BMODEL_FILE
+from targets.sophgo.graphs import given, passes_hash
 
 FOLDER = Path(__file__).with_name("skeletons")
 INDEX_FILE = "index.json"
@@ -73,14 +73,7 @@ def static_graph_hash(job: CompileJob) -> str | None:
 
 def graph_key(job: CompileJob) -> str:
     """What the job's graph of fixed shapes is called in the index."""
-    return content_key({"graph": job.graph_sha256, "input shapes": [*job.input_shapes]})[:16]
-
-
-@cache
-def passes_hash() -> str:
-    """SHA-256 of the source of all passes."""
-    sources = sorted(Path(passes.__file__).parent.glob("*.py"))
-    return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
+    return content_key(given(job))[:16]
 
 
 def find_archive(inputs: Mapping[str, str]) -> Path | None:

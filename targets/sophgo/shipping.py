@@ -30,7 +30,7 @@ from targets.skeletons import export_skeletons
 from targets.sophgo.bmodel.cutting import cut_kernel
 from targets.sophgo.bmodel.reading import read_bmodel
 from targets.sophgo.compilation import BMODEL_FILE, unbound
-from targets.sophgo.graphs import static_graph
+from targets.sophgo.graphs import passes_hash, static_graph
 from targets.sophgo.packing.weight_map import WEIGHT_MAP_FILE
 from targets.sophgo.record import RECORD_FILE
 from targets.sophgo.shipped import (
@@ -39,7 +39,6 @@ from targets.sophgo.shipped import (
     Index,
     archive_name,
     graph_key,
-    passes_hash,
 )
 from targets.sophgo.target import SophgoTarget
 

@@ -150,7 +150,8 @@ class SophgoTarget(Target):
         note = f"{job.label}: {predicted_ms:.4g} ms on {self.name} by the compiler; {made.why}"
         if record.cores < self._chip.cores:
             note += f"; of {self._chip.cores} cores it uses {record.cores}"
-        note += "" if made.reused else f"; log: {made.path / LOG_FILE}"
+        log = made.path / LOG_FILE  # what came with the program has none
+        note += f"; log: {log}" if log.is_file() and not made.reused else ""
         progress(Event(f"compile {job.label}", 1.0, note))
         return Skeleton(
             job,
@@ -191,19 +192,20 @@ class SophgoTarget(Target):
         return Cache(SKELETONS).make(self._label(job), inputs, build)
 
     def _shipped(self, job: CompileJob, graph_hash: str | None) -> Made | None:
-        """The skeleton that came with the program; None where there is none, or one made here."""
+        """The skeleton that came with the program, or lies in the cache as it; else None."""
         if graph_hash is None:
             return None
         inputs, cache = self._inputs(job, graph_hash, None), Cache(SKELETONS)
         archive = find_archive(inputs)
-        if archive is None or cache.find(inputs) is not None:
+        if archive is None:
             return None
-        kernel = find_kernel(self._toolchain.libraries)
-        made = cache.make(
-            self._label(job),
-            inputs if kernel is not None else {**inputs, **WITHOUT_KERNEL},
-            lambda folder: fill(archive, kernel, folder),
-        )
+        here = cache.find(inputs) is not None
+        kernel = None if here else find_kernel(self._toolchain.libraries)
+        if not here and kernel is None:
+            inputs |= WITHOUT_KERNEL
+        made = cache.make(self._label(job), inputs, lambda folder: fill(archive, kernel, folder))
+        if here:
+            return made
         return replace(made, why=SHIPPED if kernel is not None else SHIPPED_WITHOUT_KERNEL)
 
     def _label(self, job: CompileJob) -> str:

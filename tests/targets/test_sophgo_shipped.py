@@ -83,6 +83,7 @@ def test_with_the_compiler_it_is_what_compiling_gives(
     assert made.why == SHIPPED
     assert (made.path / BMODEL_FILE).read_bytes() == compiled
     assert target.skeleton(one, silent).reused
+    assert not (made.path.parents[1] / "graphs").exists()  # neither time
 
 
 def test_another_kernel_module_is_not_taken(
