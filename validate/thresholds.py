@@ -7,7 +7,7 @@ about 1 - 1 / (2 s)), the gain guard refuses "the right picture at another contr
 Inf are never allowed.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from converter.errors import InputError
@@ -162,9 +162,11 @@ PICTURE_DB = {
 """PSNR needed and usual of whole pictures; a precision that is not listed gets that of bf16."""
 
 
-def picture_threshold(precision: str) -> Threshold:
-    """What a picture must reach that artifacts of this precision drew."""
-    floor, usual = PICTURE_DB.get(precision, PICTURE_DB["bf16"])
+def _of_a_drawing(
+    precision: str, table: Mapping[str, tuple[float, float]], reason: str
+) -> Threshold:
+    """PSNR needed and usual by precision; the rest is alike for all that a sampler gives."""
+    floor, usual = table.get(precision, table["bf16"])
     return Threshold(
         precision,
         psnr_db=floor,
@@ -172,7 +174,16 @@ def picture_threshold(precision: str) -> Threshold:
         cosine=0.0,
         gain=0.2,
         max_abs_error=None,
-        reason="Sampling feeds every step's error to the next, so a picture differs more than any "
+        reason=reason,
+    )
+
+
+def picture_threshold(precision: str) -> Threshold:
+    """What a picture must reach that artifacts of this precision drew."""
+    return _of_a_drawing(
+        precision,
+        PICTURE_DB,
+        "Sampling feeds every step's error to the next, so a picture differs more than any "
         "component's output. Measured over 4 steps: 119 dB in fp32, 49 dB with the UNet in fp16 "
         "and the VAE in bf16. A circle shifted by a pixel agrees to 16 dB, in another colour to "
         "11 dB or less. INT8 and weights in 4 bits have no floor of their own: their circle was "
@@ -187,15 +198,10 @@ TRAJECTORY_DB = {"f32": (70.0, 110.0), "f16": (28.0, 42.0), "bf16": (25.0, 40.0)
 
 def trajectory_threshold(precision: str) -> Threshold:
     """What the latent of every step must reach that artifacts of this precision gave."""
-    floor, usual = TRAJECTORY_DB.get(precision, TRAJECTORY_DB["bf16"])
-    return Threshold(
+    return _of_a_drawing(
         precision,
-        psnr_db=floor,
-        expected_db=usual,
-        cosine=0.0,
-        gain=0.2,
-        max_abs_error=None,
-        reason="As for pictures, whose decoder changes no more than it is given: every step's "
+        TRAJECTORY_DB,
+        "As for pictures, whose decoder changes no more than it is given: every step's "
         "error is fed to the next.",
     )
 
