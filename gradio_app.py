@@ -2,307 +2,213 @@
 
     python gradio_app.py --root FOLDER
 
-Visitors read files below FOLDER and nothing else; every conversion writes into a folder of its
-own, `FOLDER/jobs/<time>-<random>`. What is derived and shared goes where `SDCONV_HOME` says.
+Three views: Convert (choose a model, see what it is, choose what to make, see what that needs),
+Job (its progress and result), History. See `sdconv/page/README.md`.
 """
 
 import os
+import signal
 import sys
-from collections.abc import Iterator, Mapping
+import threading
 from pathlib import Path
-from typing import Any
+from typing import NoReturn
 
 import gradio as gr
+from gradio import processing_utils
 from gradio.blocks import Block
+from starlette.middleware import Middleware
 
 from converter.errors import InputError
-from converter.export import ExportRequest
-from converter.inspection import inspect
-from converter.profiles import PROFILES
 from sdconv.page import panels
-from sdconv.page.conversion import IDLE, STOPPED, Moment, convert
-from sdconv.page.job import Form, Job, Outcome, pack
-from sdconv.page.live import Worker
+from sdconv.page.accounts import Accounts
+from sdconv.page.api import Api
+from sdconv.page.composing import Composing
+from sdconv.page.conversion import BUNDLE_OF_JOB
+from sdconv.page.desk import Desk
+from sdconv.page.limits import Limits
+from sdconv.page.views import programs
+from sdconv.page.views.base import QUIET, TRANSLATIONS, Filled, Shown, asks, word, words_for
+from sdconv.page.views.convert import ConvertTab
+from sdconv.page.views.job import JobTab, consent
+from sdconv.page.views.model_card import EARLIER
+from sdconv.page.watching import Watching
+from sdconv.page.web import Downloads, Guard
 from sdconv.page.workspace import Workspace
-from targets.registry import get_target
 
-MOST_LORAS = 8
-"""Scales shown at most."""
-
-DAY = 24 * 60 * 60
-"""Seconds that an upload is kept; a job keeps its own."""
+HERE = Path(panels.__file__).parent
 
 THEME = gr.themes.Default(
-    primary_hue="blue",
+    primary_hue="indigo",
     neutral_hue="slate",
+    radius_size="lg",
     # Fonts of the visitor's system: the page works without a network.
-    font=["system-ui", "Segoe UI", "Roboto", "sans-serif"],
+    font=["system-ui", "Segoe UI", "Roboto", "PingFang SC", "Microsoft YaHei", "Noto Sans CJK SC",
+          "sans-serif"],
     font_mono=["ui-monospace", "Menlo", "Consolas", "monospace"],
-)
+).set(
+    button_primary_background_fill="*primary_600",
+    button_primary_background_fill_hover="*primary_500",
+)  # fmt: skip
 
-Filled = Mapping[Block, Any]
-"""What the visitor filled in, by component."""
+CONVERT, JOB, HISTORY = "convert", "job", "history"
+"""The views."""
 
-Shown = dict[Block, Any]
-"""What is to be shown, by component; everything else stays as it is."""
+OPENINGS = """
+element.addEventListener("click", (event) => {
+  const button = event.target.closest("[data-job]");
+  if (button) trigger("open", {job: button.dataset.job});
+});
+"""
+
+ADDRESS_OF_JOB = """(job) => {
+  const here = new URL(location);
+  if (job) here.searchParams.set("job", job); else here.searchParams.delete("job");
+  history.replaceState(null, "", here);
+}"""
+"""The job that is open stands in the page's address, so a reload shows it again."""
 
 
 class Page:
-    """The page's components, and what happens when they are used."""
+    """The three views, and the ways from one to another."""
 
-    def __init__(self, workspace: Workspace) -> None:
-        self._workspace = workspace
-        self._worker = Worker()
-        with gr.Blocks(
-            title="sdconv", analytics_enabled=False, delete_cache=(DAY // 24, DAY)
-        ) as self.blocks:
-            gr.HTML(
-                "<h1>sdconv</h1><p>A Stable Diffusion checkpoint becomes artifacts for an "
-                "accelerator, checked against the original network.</p>",
-                elem_classes="sdc-head",
-            )
-            with gr.Row():
-                with gr.Column(scale=2, min_width=360):
-                    self._lay_out_sources()
-                    self._lay_out_options()
-                with gr.Column(scale=3, min_width=420):
-                    self._lay_out_state()
-            self._lay_out_results()
+    def __init__(self, desk: Desk) -> None:
+        self.desk = desk
+        self._watching = Watching(desk)
+        with gr.Blocks(title="sdconv", analytics_enabled=False) as self.blocks:
+            self.head = gr.HTML(elem_id="head")
+            with gr.Tabs(selected=CONVERT) as self.tabs:
+                with gr.Tab(word("tab.convert"), id=CONVERT):
+                    self.convert = ConvertTab(Composing(desk))
+                with gr.Tab(word("tab.job"), id=JOB):
+                    self.job = JobTab(self._watching)
+                with gr.Tab(word("tab.history"), id=HISTORY) as self.history_tab:
+                    self.history = gr.HTML(js_on_load=OPENINGS, elem_id="history")
             self._connect()
-
-    def _lay_out_sources(self) -> None:
-        offered = self._workspace.offered()
-        self.upload = gr.File(label="Checkpoint (.safetensors)", height=130)
-        self.chosen = gr.Dropdown(
-            offered,
-            value=None,
-            allow_custom_value=True,
-            label="or a file on the server",
-            info=f"below {self._workspace.root}",
-        )
-        with gr.Accordion("LoRAs", open=False):
-            self.lora_uploads = gr.File(
-                label="LoRAs (.safetensors)", file_count="multiple", height=120
-            )
-            self.loras_chosen = gr.Dropdown(
-                offered, value=[], multiselect=True, label="or files on the server"
-            )
-            self.scales = [
-                gr.Slider(-2, 2, value=1, step=0.05, label="scale", visible=False)
-                for _ in range(MOST_LORAS)
-            ]
-            self.scaled = gr.State([])
-
-    def _lay_out_options(self) -> None:
-        self.target = gr.Radio([], label="Target")
-        self.unready = gr.HTML(visible=False)
-        self.sizes = gr.Textbox(
-            "512x512", label="Picture sizes", info="WIDTHxHEIGHT, comma-separated"
-        )
-        self.profile = gr.Radio(
-            [(f"{p.name}: {p.consumer}", p.name) for p in PROFILES.values()],
-            value=ExportRequest.profile,
-            label="Interface profile",
-            info="whose ports the artifacts must have",
-        )
-        with gr.Accordion("More", open=False):
-            self.precision = gr.Textbox(
-                "",
-                label="Precision",
-                info="of single components, for example unet=f16,vae_decoder=f32",
-            )
-            self.batch = gr.Number(
-                None,
-                label="UNet batch",
-                info="empty: the profile's",
-                precision=0,
-                minimum=1,
-                maximum=64,
-            )
-            self.emulator_minutes = gr.Number(
-                Form.emulator_minutes,
-                label="Minutes on the chip emulator",
-                info="at most, for each artifact",
-                minimum=0,
-            )
-            self.allow_unused = gr.Checkbox(label="Merge a LoRA although some keys do not fit")
-
-    def _lay_out_state(self) -> None:
-        self.status = gr.HTML(panels.status(IDLE))
-        with gr.Row():
-            self.run = gr.Button("Convert", variant="primary")
-            self.stop = gr.Button("Stop", variant="stop", visible=False)
-        self.found = gr.HTML()
-        self.commands = gr.HTML(visible=False)
-
-    def _lay_out_results(self) -> None:
-        with gr.Tabs(visible=False) as self.results:
-            with gr.Tab("Report"):
-                self.report = gr.HTML()
-            with gr.Tab("Files"):
-                self.files = gr.HTML()
-                self.pack = gr.Button("Pack all files into one zip", size="sm")
-        self.done = gr.State(None)
+            programs.offer(Api(desk))
 
     def _connect(self) -> None:
-        quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-        listed: list[Block] = [self.target, self.unready, self.chosen, self.loras_chosen]
-        self.blocks.load(self.refresh, outputs=listed, **quiet)
-        # The last choice counts: choosing one way clears the other.
-        self.upload.upload(lambda: None, outputs=self.chosen, **quiet)
-        self.chosen.input(lambda: None, outputs=self.upload, **quiet)
-        gr.on(
-            [self.upload.change, self.chosen.change],
-            self.inspect,
-            [self.upload, self.chosen],
-            self.found,
-            show_progress="hidden",
-            api_name="inspect",
+        job, convert = self.job, self.convert
+        shown: list[Block] = [job.opened, self.tabs]
+        began = self.blocks.load(self.begin, outputs=[self.head, *convert.begun, *shown], **QUIET)
+        job.watch_after(began)
+        self.history_tab.select(self.list_history, job.opened, self.history, **QUIET)
+        started = convert.make.start.click(
+            self.start,
+            convert.fields,
+            [*shown, convert.make.refusal],
+            show_progress_on=convert.make.start,
+            api_visibility="private",
         )
-        loras: set[Block] = {self.lora_uploads, self.loras_chosen, *self.scales}
-        gr.on(
-            [self.lora_uploads.change, self.loras_chosen.change],
-            self.show_scales,
-            loras | {self.scaled},
-            [self.scaled, *self.scales],
-            **quiet,
+        picked = self.history.open(self.open, outputs=shown, **QUIET)
+        removed = job.remove.click(
+            self.remove, job.opened, shown, js=consent("job.remove-sure"), **QUIET
         )
-        self.target.change(self.suit_profile, self.target, self.profile, **quiet)
-        filled = loras | {self.upload, self.chosen, self.target, self.sizes, self.profile}
-        filled |= {self.precision, self.batch, self.emulator_minutes, self.allow_unused}
-        state: list[Block] = [self.status, self.run, self.stop]
-        results = [self.commands, self.results, self.report, self.files, self.pack, self.done]
-        converting = self.run.click(self.convert, filled, state + results, **quiet)
-        self.stop.click(self.stopped, outputs=state, cancels=[converting], **quiet)
-        self.pack.click(
-            self.pack_files, self.done, [self.files, self.pack], api_visibility="private"
+        for event in (started, picked, removed):
+            job.watch_after(event).then(None, job.opened, js=ADDRESS_OF_JOB, **QUIET)
+        removed.then(self.list_history, job.opened, self.history, **QUIET)
+        model = convert.model
+        going_on = job.compile.click(
+            self.go_on,
+            job.opened,
+            [model.earlier, model.bundle, model.model, model.ways, self.tabs],
+            **QUIET,
         )
+        convert.settle_after(going_on)
 
-    def refresh(self) -> Shown:
-        """Look again at what is ready and which files there are."""
-        states = panels.target_states()
-        ready = [s.target for s in states if s.needs is None]
-        offered = self._workspace.offered()
+    def begin(self, request: gr.Request) -> Shown:
+        """The page when it is opened, at the job that its address names."""
+        job = str(request.query_params.get("job", ""))
         return {
-            self.target: gr.update(
-                choices=[(f"{t.name}: {t.summary}", t.name) for t in ready],
-                value=ready[0].name if ready else None,
-            ),
-            self.unready: gr.update(value=panels.unready(states), visible=len(ready) < len(states)),
-            self.chosen: gr.update(choices=offered),
-            self.loras_chosen: gr.update(choices=offered),
+            self.head: panels.head(words_for(request), request.username),
+            **self.convert.begin(request),
+            self.job.opened: job,
+            self.tabs: gr.Tabs(selected=JOB if job else CONVERT),
         }
 
-    def inspect(self, upload: str | None, chosen: str | None) -> str:
-        """Tell what a file is, or why it cannot be told."""
-        name = upload or chosen
-        if not name:
-            return ""
-        try:
-            return panels.inspection(inspect(self._workspace.find(name)))
-        except InputError as e:
-            return panels.problem(str(e))
+    def start(self, filled: Filled, request: gr.Request) -> Shown:
+        """Start what the form says and show it; or say why not."""
+        job, refusal = self.convert.submit(filled, request)
+        told: Shown = {self.convert.make.refusal: refusal}
+        return told if job is None else {**told, **self._opened(job)}
 
-    def show_scales(self, filled: Filled) -> Shown:
-        """One slider a LoRA. Those that were there before keep their scale."""
-        before = dict(zip(filled[self.scaled], (filled[s] for s in self.scales), strict=False))
-        names = self._loras(filled)
-        shown: Shown = {slider: gr.update(visible=False, value=1) for slider in self.scales}
-        for slider, name in zip(self.scales, names, strict=False):
-            label = f"Scale of {Path(name).name}"
-            shown[slider] = gr.update(visible=True, value=before.get(name, 1), label=label)
-        return {**shown, self.scaled: names}
+    def _opened(self, job: str) -> Shown:
+        return {self.job.opened: job, self.tabs: gr.Tabs(selected=JOB)}
 
-    def suit_profile(self, target: str | None) -> Any:
-        """Choose the profile that the hosts of a target expect, where there is one."""
-        expected = None if target is None else get_target(target).expected_profile
-        return gr.skip() if expected is None else expected
+    def open(self, event: gr.EventData) -> Shown:
+        """A job of the history."""
+        return self._opened(str(event._data["job"]))
 
-    def convert(self, filled: Filled) -> Iterator[Shown]:
-        """Check, export, compile, validate; yields what is to be seen on the way."""
-        for moment in convert(self._form(filled), self._workspace, self._worker):
-            yield {
-                self.status: panels.status(moment.status),
-                self.run: gr.update(interactive=moment.ended),
-                self.stop: gr.update(visible=not moment.ended),
-                **self._outcome(moment),
-            }
+    def remove(self, opened: str, request: gr.Request) -> Shown:
+        """Remove the job that is open, if that was meant."""
+        if not opened:
+            return {self.job.opened: gr.skip()}
+        self.job.doing(self.desk.remove)(opened, request)
+        return {self.job.opened: "", self.tabs: gr.Tabs(selected=HISTORY)}
 
-    def _outcome(self, moment: Moment) -> Shown:
-        job, outcome = moment.job, moment.outcome
-        if job is None or outcome is None:
-            commands = "" if job is None else panels.commands(job)
-            return {
-                self.commands: gr.update(value=commands, visible=job is not None),
-                self.results: gr.update(visible=False),
-            }
+    def go_on(self, opened: str, request: gr.Request) -> Shown:
+        """The second step of the export that is open."""
+        model, source = self.convert.model, BUNDLE_OF_JOB + opened
         return {
-            self.results: gr.update(visible=True),
-            self.report: panels.report(outcome.html),
-            self.files: panels.files(job, outcome),
-            self.pack: gr.update(visible=True),
-            self.done: (job, outcome),
+            model.earlier: gr.update(choices=model.exports(request), value=source),
+            model.bundle: source,
+            model.model: "",
+            model.ways: gr.Tabs(selected=EARLIER),
+            self.tabs: gr.Tabs(selected=CONVERT),
         }
 
-    def stopped(self) -> Shown:
-        """The page after Stop; the conversion itself ends when its iterator is closed."""
-        return {
-            self.status: panels.status(STOPPED),
-            self.run: gr.update(interactive=True),
-            self.stop: gr.update(visible=False),
-        }
-
-    def pack_files(self, done: tuple[Job, Outcome]) -> Shown:
-        """Zip what the last conversion made and offer it."""
-        try:
-            packed = pack(done[0])
-        except (InputError, OSError) as e:
-            raise gr.Error(str(e), print_exception=False) from e
-        return {
-            self.files: panels.files(*done, packed=packed),
-            self.pack: gr.update(visible=False),
-        }
-
-    def _form(self, filled: Filled) -> Form:
-        """The form as it stands; a field that was emptied counts as untouched."""
-        minutes = filled[self.emulator_minutes]
-        return Form(
-            checkpoint=filled[self.upload] or filled[self.chosen],
-            target=filled[self.target],
-            profile=filled[self.profile],
-            sizes=filled[self.sizes] or "",
-            loras=tuple(self._loras(filled)),
-            scales=tuple(float(filled[slider]) for slider in self.scales),
-            precision=filled[self.precision] or "",
-            batch=filled[self.batch] or None,
-            allow_unused=filled[self.allow_unused],
-            emulator_minutes=Form.emulator_minutes if minutes is None else minutes,
-        )
-
-    def _loras(self, filled: Filled) -> list[str]:
-        return [*(filled[self.lora_uploads] or ()), *(filled[self.loras_chosen] or ())]
+    def list_history(self, opened: str, request: gr.Request) -> str:
+        """The visitor's jobs as they are now."""
+        return self._watching.history(opened, asks(request))
 
     def close(self) -> None:
-        """Stop what is running; returns when nothing runs any more."""
-        self._worker.close()
+        """Interrupt what runs and end the server; returns when nothing runs any more."""
+        self.desk.close()
+        self.blocks.close(verbose=False)
 
 
-def serve(host: str, port: int, root: Path, *, block: bool = True) -> Page:
+async def _fetch_nothing(url: str, cache_dir: str) -> NoReturn:
+    """Take the place of Gradio's own download of an address that stands where an upload should.
+
+    It knows neither our limits nor our policy.
+    """
+    del cache_dir
+    raise gr.Error(f"{url}: give an address as a text", print_exception=False)
+
+
+def serve(
+    host: str,
+    port: int,
+    root: Path,
+    limits: Limits | None = None,
+    accounts: Accounts | None = None,
+    *,
+    block: bool = True,
+) -> Page:
     """Serve the page until Ctrl-C, or in the background; raises InputError if it cannot be."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    workspace = Workspace.at(root)
+    workspace, limits = Workspace.at(root), limits or Limits()
     os.environ["GRADIO_TEMP_DIR"] = str(workspace.uploads)  # else uploads land outside the root
-    page = Page(workspace)
-    # The worker does one conversion at a time; those that wait for it are to see that they do.
-    page.blocks.queue(default_concurrency_limit=20)
+    processing_utils.async_ssrf_protected_download = _fetch_nothing
+    ended = _told_to_end() if block else None
+    desk = Desk(workspace, limits)
+    page = Page(desk)
+    page.blocks.queue(default_concurrency_limit=16)
     try:
         page.blocks.launch(
             server_name=host,
             server_port=port,
-            prevent_thread_lock=not block,
-            allowed_paths=[str(workspace.jobs)],
+            prevent_thread_lock=True,
+            auth=None if accounts is None else accounts.admits,
+            max_file_size=limits.largest,
+            app_kwargs={
+                "routes": Downloads(desk, closed=accounts is not None).routes(),
+                "middleware": [Middleware(Guard, desk=desk)],
+            },
+            i18n=TRANSLATIONS,
             theme=THEME,
             css_paths=panels.STYLE,
+            js=(HERE / "page.js").read_text(),
+            favicon_path=HERE / "icon.svg",
             footer_links=[],
             run_history=False,
             ssr_mode=False,
@@ -310,9 +216,18 @@ def serve(host: str, port: int, root: Path, *, block: bool = True) -> Page:
     except OSError as e:
         page.close()
         raise InputError(f"{host}:{port} cannot be served ({e}): choose another --port") from e
-    if block:
+    if ended is not None:
+        ended.wait()
         page.close()
     return page
+
+
+def _told_to_end() -> threading.Event:
+    """What Ctrl-C and the end of a container set, so that whatever runs can be ended first."""
+    ended = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: ended.set())
+    return ended
 
 
 if __name__ == "__main__":

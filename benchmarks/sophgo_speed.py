@@ -17,15 +17,13 @@ import numpy as np
 import onnx_ir as ir
 
 from converter.families.published import SD15, SDXL
-from converter.files import sha256_of
 from converter.profiles import get_profile
-from converter.sizes import Size, parse_sizes
-from converter.template import load_template
-from passes import pipelines
+from converter.sizes import parse_sizes
 from sdconv.console import progress_bar
 from targets.base import CompileJob, Estimate
 from targets.calibration import CalibrationData
 from targets.sophgo.record import StageRecord
+from targets.sophgo.shipping import template_job
 from targets.sophgo.target import SophgoTarget
 
 FAMILIES = {"sd15": (SD15, "sd-lcm-tpu"), "sdxl": (SDXL, "diffusers")}
@@ -58,28 +56,17 @@ def main() -> None:
 
 def _job(options: argparse.Namespace, target: SophgoTarget, folder: Path) -> CompileJob:
     """The job that compiling an exported bundle would be."""
-    architecture, profile_name = FAMILIES[options.family]
-    profile = get_profile(options.profile or profile_name)
-    ports = profile.residual_ports(architecture)
-    name, (size,) = options.component, parse_sizes(options.size)
-    graph, _ = load_template(name, architecture, residual_ports=ports)
-    canonical = profile.canonical(name, architecture)
-    inputs = {n: (p.name, p.dtype) for n, p in profile.inputs(name, canonical).items()}
-    pipelines.present(inputs, profile.outputs(name, canonical)).run(graph)
-    path = folder / "graph.onnx"
-    ir.save(graph, path)
-    interface = profile.interface(name, architecture)
-    at: Size | None = size if interface.has_size else None
-    return CompileJob(
-        component=name,
-        graph=path,
-        graph_sha256=sha256_of(path),
-        input_shapes=tuple(interface.input_shapes(1, at).items()),
-        size=at,
-        batch=1,
-        precision=options.precision or target.default_precision(name),
-        effort=options.effort,
+    architecture, profile = FAMILIES[options.family]
+    (size,) = parse_sizes(options.size)
+    job = template_job(
+        target,
+        architecture,
+        get_profile(options.profile or profile),
+        options.component,
+        size,
+        folder,
     )
+    return replace(job, precision=options.precision or job.precision, effort=options.effort)
 
 
 def _noise(job: CompileJob, folder: Path) -> CalibrationData:

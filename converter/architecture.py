@@ -74,7 +74,8 @@ class TextEncoderArchitecture(_Json):
     `layers` are those of the file. The UNet takes the hidden state that lies `clip_skip` layers
     before the last, through the final layer norm or not (`final_norm`). `projection_dim` is the
     width of the pooled, projected output that SDXL's UNet takes besides; 0 where there is none.
-    With `last_state` the last hidden state is given too, which no UNet takes but a consumer binds.
+    With `last_state` the last hidden state is given too, and with `pooled` its vector at the end of
+    the prompt; no UNet takes them, but a consumer binds them.
     """
 
     vocabulary: int
@@ -88,16 +89,22 @@ class TextEncoderArchitecture(_Json):
     final_norm: bool = True
     projection_dim: int = 0
     last_state: bool = False
+    pooled: bool = False
+
+    @property
+    def gives_more(self) -> bool:
+        """Whether an output comes from behind the last layer, besides that of the UNet."""
+        return self.projection_dim > 0 or self.last_state or self.pooled
 
     @property
     def computed_layers(self) -> int:
         """Layers that any output depends on; the pooled output depends on all."""
-        return self.layers - (0 if self.projection_dim or self.last_state else self.clip_skip)
+        return self.layers - (0 if self.gives_more else self.clip_skip)
 
     @property
     def norm_is_computed(self) -> bool:
         """Whether any output passes through the final layer norm."""
-        return self.final_norm or self.projection_dim > 0 or self.last_state
+        return self.final_norm or self.gives_more
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@
 
 `bundle.json` (schema 1) holds family, architecture, profile, batch, sources with their hashes,
 adapters with their ledgers, component records with the norms of what adapters changed, the command
-that made it, versions, and where there are any, embeddings with their token ids.
+that made it and the request as a recipe has it, versions, and where there are any, embeddings with
+their token ids.
 """
 
 import mmap
@@ -79,6 +80,8 @@ class Bundle:
     versions: Mapping[str, str] = field(default_factory=dict)
     complete: bool = True
     zero_terminal_snr: bool = False
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    """What was asked for (`converter.export_record`); bundles of earlier versions have none."""
     embeddings: Sequence[Mapping[str, Any]] = ()
     """Names that prompts may hold, and the token ids that each stands for."""
 
@@ -103,6 +106,7 @@ class Bundle:
             "adapters": list(self.adapters),
             "sampling": self.sampling,
             "command": list(self.command),
+            "recipe": self.recipe,
             "versions": self.versions,
         }
         if self.embeddings:

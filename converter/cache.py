@@ -83,9 +83,13 @@ class Cache:
     def __init__(self, kind: str, root: Path | None = None) -> None:
         self.folder = (root or cache_folder()) / kind
 
+    def entry(self, key: str) -> Path:
+        """Where the entry of a key (`Made.key`) lies, or would."""
+        return self.folder / key[:32]
+
     def find(self, inputs: Mapping[str, str]) -> Path | None:
         """The entry made from exactly these inputs, if there is one."""
-        path = self.folder / content_key(inputs)[:32]
+        path = self.entry(content_key(inputs))
         return path if path.is_dir() else None
 
     def make(self, label: str, inputs: Mapping[str, str], build: Callable[[Path], None]) -> Made:
@@ -95,7 +99,7 @@ class Cache:
         label are compared to say what changed.
         """
         key = content_key(inputs)
-        final = self.folder / key[:32]
+        final = self.entry(key)
         if final.is_dir():
             return Made(final, key, reused=True, why=f"same {', '.join(inputs)} as before")
         why = self._what_changed(label, inputs)
@@ -120,8 +124,8 @@ class Cache:
             shutil.rmtree(work, ignore_errors=True)
 
     def entries(self) -> "list[Entry]":
-        """All there are, by label."""
-        found = [read_entry(path.parent) for path in self.folder.glob(f"*/{ENTRY_FILE}")]
+        """All there are, by label; not those that are being made."""
+        found = [read_entry(path.parent) for path in self.folder.glob(f"[!.]*/{ENTRY_FILE}")]
         return sorted(found, key=lambda entry: (entry.label, entry.path.name))
 
     def _what_changed(self, label: str, inputs: Mapping[str, str]) -> str:

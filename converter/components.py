@@ -35,10 +35,13 @@ PART_OF = {
 }
 """Kind of component -> the part of a model that it is made from."""
 
-LAST_STATE, PENULTIMATE_STATE, POOLED = (
-    "last_hidden_state", "penultimate_hidden_state", "text_embeds",
+LAST_STATE, PENULTIMATE_STATE, POOLED, END_STATE = (
+    "last_hidden_state", "penultimate_hidden_state", "text_embeds", "pooler_output",
 )  # fmt: skip
-"""Outputs of a text encoder: through the final norm, before it, pooled and projected."""
+"""Outputs of a text encoder: through the final norm, before it, pooled and projected, pooled."""
+
+TIME, ADDED = "time_embedding", "added_embedding"
+"""Inputs of a UNet whose host embeds the timestep, and for SDXL the pooled text and the sizes."""
 
 TEXT_POSITIONS = 77
 """Tokens of a prompt, where no text encoder tells: CLIP's."""
@@ -122,6 +125,23 @@ def interface(component: str, architecture: Architecture, *, residual_ports: boo
     )
 
 
+def embedded_interface(plain: Interface, unet: UNetArchitecture) -> Interface:
+    """The ports of a UNet whose host computes what depends on time and sizes alone.
+
+    TIME is the sinusoidal embedding of the timestep (cosines, then sines), ADDED the pooled text
+    and the embeddings of SDXL's sizes, joined. Inputs have four axes.
+    """
+    gone = ("timestep", POOLED, "time_ids")
+    ports = []
+    for port in (port for port in plain.inputs if port.name not in gone):
+        batch, *rest = port.shape
+        ports.append(replace(port, shape=(batch, *(1,) * (3 - len(rest)), *rest)))
+    ports.append(Port(TIME, "float32", ("batch", 1, 1, unet.block_channels[0])))
+    if unet.addition_dim:
+        ports.append(Port(ADDED, "float32", ("batch", 1, 1, unet.addition_dim)))
+    return Interface(tuple(ports), plain.outputs)
+
+
 def size_multiple(architecture: Architecture, *, residual_ports: bool) -> int:
     """Picture sides must be multiples of this many pixels.
 
@@ -148,8 +168,8 @@ def _text_interface(text: TextEncoderArchitecture) -> Interface:
         outputs.append(Port(POOLED, "float32", ("batch", text.projection_dim)))
     elif text.last_state:
         outputs.append(state)
-    elif text.final_norm:
-        outputs.append(Port("pooler_output", "float32", ("batch", text.hidden_size)))
+    elif text.final_norm or text.pooled:
+        outputs.append(Port(END_STATE, "float32", ("batch", text.hidden_size)))
     return Interface((Port("input_ids", "int32", tokens),), tuple(outputs))
 
 

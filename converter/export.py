@@ -13,8 +13,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import onnx_ir as ir
-
 from converter.adapters.adapter import Adapter
 from converter.adapters.binding import AdaptedModel
 from converter.adapters.choice import AdapterChoice
@@ -25,10 +23,11 @@ from converter.embeddings.choice import EmbeddingChoice
 from converter.embeddings.embedding import appended_rows, with_embeddings
 from converter.embeddings.load import load_embeddings
 from converter.errors import InputError
+from converter.export_record import export_record
 from converter.families.prediction import PREDICTION_TYPES, Prediction
 from converter.families.registry import check_family
 from converter.files import blake3_of, replacing, require_space, sha256_of, size_of
-from converter.graph_record import GraphRecord
+from converter.graph_record import GraphRecord, component_graph, graph_bytes, remember_graph
 from converter.interface_profile import InterfaceProfile
 from converter.linking import link_files, linked_records, plan_links
 from converter.merged import MergedWeights
@@ -37,8 +36,6 @@ from converter.profiles import get_profile
 from converter.progress import Event, Progress, silent
 from converter.source import Source, open_source
 from converter.stream import file_size, write_weights
-from converter.template import load_template
-from passes import pipelines
 from passes.linked_weights import link_weights, own_places
 from passes.weights import WEIGHTS_FILE, Place, weight_places
 
@@ -217,11 +214,7 @@ def _plan(
     progress: Progress,
 ) -> _Part:
     architecture = source.architecture
-    ports = profile.residual_ports(architecture)
-    graph, key = load_template(component, architecture, residual_ports=ports, progress=progress)
-    canonical = profile.canonical(component, architecture)
-    inputs = {n: (p.name, p.dtype) for n, p in profile.inputs(component, canonical).items()}
-    pipelines.present(inputs, profile.outputs(component, canonical)).run(graph)
+    graph, key = component_graph(component, profile, architecture, progress)
     places = weight_places(graph)
     table = source.tables[component]
     appended = appended_rows(source.embeddings, component)
@@ -231,20 +224,21 @@ def _plan(
     mine = profile.interface(component, architecture)
     linked: dict[str, dict[str, Any]] = {}
     if link_into is None:
-        data, own, keys = _bytes(graph), places, weights.tensor_keys
-        GraphRecord(_sha256(data), len(data), places).save(key, mine)
+        data, own, keys = graph_bytes(graph), places, weights.tensor_keys
+        record = GraphRecord.of(data, places)
+        remember_graph(record, component, profile, architecture, key)
     else:
         links, files = plan_links(weights)
         linked = linked_records(files, link_into)
         link_weights(graph, links)
-        data, own = _bytes(graph), own_places(graph)
+        data, own = graph_bytes(graph), own_places(graph)
         keys = {}  # the file beside it holds a few of the tensors, at other places
-    record = BundleComponent(
+    described = BundleComponent(
         name=component,
         graph=f"{component}/{GRAPH_FILE}",
         weights=f"{component}/{WEIGHTS_FILE}",
         interface=mine,
-        graph_sha256=_sha256(data),
+        graph_sha256=hashlib.sha256(data).hexdigest(),
         weights_key=weights.key,
         weights_bytes=file_size(own),
         parameters=sum(place.nbytes // 4 for place in places.values()),
@@ -252,16 +246,7 @@ def _plan(
         linked=linked,
         tensor_keys=keys,
     )
-    return _Part(data, own, weights, record)
-
-
-def _bytes(graph: ir.Model) -> bytes:
-    data: bytes = ir.to_proto(graph).SerializeToString(deterministic=True)
-    return data
-
-
-def _sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
+    return _Part(data, own, weights, described)
 
 
 def _bundle(
@@ -291,10 +276,25 @@ def _bundle(
             for file, content in contents.items()
         ],
         adapters=[adapter.record() for adapter in adapters],
-        sampling=recommended_sampling(source.architecture.unet, adapters),
+        sampling=_sampling(profile, source, adapters),
         command=request.command(),
+        recipe=export_record(request),
         embeddings=[embedding.record() for embedding in source.embeddings],
         versions={p: importlib.metadata.version(p) for p in ("sdconv", "onnx", "onnx-ir")},
+    )
+
+
+def _sampling(
+    profile: InterfaceProfile, source: Source, adapters: Sequence[Adapter]
+) -> dict[str, Any] | None:
+    """How to draw with this model, if it or its consumer says so; InputError if both do."""
+    advice = recommended_sampling(source.architecture.unet, adapters)
+    if profile.sampling is None or advice is None:
+        return advice if profile.sampling is None else profile.sampling.advice()
+    raise InputError(
+        f"{advice['because']}, and profile {profile.name} draws with {profile.sampling.scheduler} "
+        f"and guidance {profile.sampling.guidance:g} only ({profile.consumer}): leave it out, or "
+        "add --profile diffusers"
     )
 
 

@@ -8,8 +8,9 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,13 @@ import psutil
 from converter.errors import InputError
 from converter.folders import cache_folder
 
-HASHES: dict[str, Any] = {"sha256": hashlib.sha256, "blake3": blake3.blake3}
+HASHES: dict[str, Callable[[], Any]] = {
+    "sha256": hashlib.sha256,
+    "blake3": partial(blake3.blake3, max_threads=blake3.blake3.AUTO),
+}
+
+HASHED_AT_ONCE = 1 << 22
+"""Bytes: enough of them for BLAKE3 to share among the processors."""
 
 
 @contextmanager
@@ -173,8 +180,11 @@ def _remembered(kind: str, path: Path) -> str:
     memory = _memory(kind, path)
     if memory.is_file():
         return memory.read_text()
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, HASHES[kind]).hexdigest()
+    digest, block = HASHES[kind](), memoryview(bytearray(HASHED_AT_ONCE))
+    with path.open("rb", buffering=0) as file:
+        while count := file.readinto(block):
+            digest.update(block[:count])
+    found: str = digest.hexdigest()
     with replacing(memory) as work:
-        work.write_text(digest)
-    return digest
+        work.write_text(found)
+    return found

@@ -25,7 +25,7 @@ from converter.embeddings.embedding import appended_rows
 from converter.errors import InputError
 from converter.families.rules import TensorRule
 from converter.files import known_blake3
-from converter.graph_record import GraphRecord, find_record
+from converter.graph_record import GraphRecord, graph_record
 from converter.interface_profile import InterfaceProfile
 from converter.linking import linked_records
 from converter.merged import BLOCK, AppendedRows, MergedWeights, is_stored
@@ -44,6 +44,8 @@ SECONDS_PER_BYTE = 2.05e-9
 """Reading, casting and writing weights, per byte written."""
 GRAPH_BYTES_PER_TENSOR = 700
 """Of a graph's file. SD1.5: 540 to 650, SDXL: 530 to 700."""
+GRAPH_BYTES_PER_LINK = 215
+"""Besides, of a weight that the graph reads where it is stored. SD1.5: 209 to 245."""
 
 TRACING_SECONDS = (9.0, 1.2e-4)
 """At no tensors, and per tensor squared: the exporter's optimiser looks at pairs of nodes."""
@@ -92,7 +94,7 @@ class _Forecaster:
         ports = self.profile.interface(component, architecture)
         residual_ports = self.profile.residual_ports(architecture)
         path, key = find_template(component, architecture, residual_ports=residual_ports)
-        graph = find_record(key, ports)
+        graph = None if path is None else graph_record(component, self.profile, architecture, key)
         needed = _needed(source, component)
         appended = appended_rows(source.embeddings, component)
         added = {name: rows.rows.size for name, rows in appended.items()}
@@ -117,6 +119,7 @@ class _Forecaster:
                 todo = [rule for rule in needed if self._is_computed(component, rule, added)]
                 written = _file_bytes(sizes[rule.name] for rule in todo)
             nbytes = GRAPH_BYTES_PER_TENSOR * len(needed) if graph is None else graph.nbytes
+            nbytes += GRAPH_BYTES_PER_LINK * (len(needed) - len(todo))
             held = [_in_flight(todo, source), *(merge.memory for merge in merges)]
             seconds = SECONDS_PER_BYTE * written + sum(merge.seconds for merge in merges)
             cost = Cost(memory + max(held), written + nbytes, seconds=cost.seconds + seconds)

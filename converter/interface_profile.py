@@ -2,11 +2,22 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from converter.architecture import Architecture
-from converter.components import LAST_STATE, interface, size_multiple
+from converter.components import (
+    ADDED,
+    COMPONENTS,
+    END_STATE,
+    LAST_STATE,
+    PENULTIMATE_STATE,
+    TIME,
+    embedded_interface,
+    interface,
+    size_multiple,
+)
 from converter.errors import InputError
-from converter.families.controlnet import kind_of
+from converter.families.controlnet import is_controlnet, kind_of
 from converter.interface import Interface, Port
 from converter.sizes import Size, check_size
 
@@ -37,6 +48,31 @@ class Deployment:
 
     files: Mapping[str, str]
     size: Size
+    only: bool = False
+    """Whether it runs no other size."""
+
+
+@dataclass(frozen=True)
+class OwnSampling:
+    """How a consumer draws that cannot be told how.
+
+    `noise` is one of `runtime.noise.NOISES`; `because` says in a user's words who draws so.
+    """
+
+    scheduler: str
+    steps: int
+    guidance: float
+    noise: str
+    because: str
+
+    def advice(self) -> dict[str, Any]:
+        """As `Bundle.sampling` has it."""
+        return {
+            "scheduler": self.scheduler,
+            "steps": self.steps,
+            "guidance": self.guidance,
+            "because": self.because,
+        }
 
 
 @dataclass(frozen=True)
@@ -52,6 +88,17 @@ class InterfaceProfile:
     """The target whose artifacts this consumer runs."""
     batch: int = 1
     """The UNet batch that it runs."""
+    batches: Mapping[str, int] = field(default_factory=dict)
+    """By kind of component, where it runs others than the UNet with more than one row."""
+    padding: Mapping[str, int] = field(default_factory=dict)
+    """By text encoder, the token behind the end of a prompt, where it is not the family's."""
+    embedded: bool = False
+    """Whether the UNet is handed embeddings of time and sizes, which its host computes, and every
+    input has four axes: see `converter.components.embedded_interface`."""
+    kinds: tuple[str, ...] = COMPONENTS
+    """The kinds of components that are made for it."""
+    sampling: OwnSampling | None = None
+    """How it draws, where that is not for the user to say."""
     precisions: Mapping[str, str] = field(default_factory=dict)
     """By kind of component, where its own artifacts differ from what the target would choose."""
     deployments: Mapping[tuple[str, bool], Deployment] = field(default_factory=dict)
@@ -71,6 +118,11 @@ class InterfaceProfile:
                 f"({self.consumer}): leave --controlnet out, or add --profile diffusers"
             )
         unet = architecture.unet
+        if self.embedded and unet is not None and unet.timestep_cond_dim:
+            raise InputError(
+                f"profile {self.name} embeds the timestep alone, and a full LCM is told the "
+                "guidance besides: add --profile diffusers"
+            )
         if not self.residual_ports(architecture) or unet is None:
             return
         if unet.middle_depth is None or unet.timestep_cond_dim:
@@ -99,10 +151,13 @@ class InterfaceProfile:
     def presented(self, architecture: Architecture) -> Architecture:
         """The model with the further outputs that this consumer binds."""
         text = architecture.text_encoder
-        mine = self.components.get("text_encoder", ComponentProfile())
-        if text is None or text.final_norm or LAST_STATE not in (mine.outputs or ()):
+        bound = self.components.get("text_encoder", ComponentProfile()).outputs or {}
+        if text is None or text.final_norm:
             return architecture
-        return replace(architecture, text_encoder=replace(text, last_state=True))
+        # Where both states have one name, the one that the UNet takes is meant.
+        both = LAST_STATE in bound and bound[LAST_STATE] != bound.get(PENULTIMATE_STATE)
+        more = replace(text, last_state=both, pooled=END_STATE in bound)
+        return replace(architecture, text_encoder=more)
 
     def residual_ports(self, architecture: Architecture) -> bool:
         """Whether the UNet has the ports that a ControlNet's outputs go to."""
@@ -112,8 +167,23 @@ class InterfaceProfile:
         """Raise InputError for a picture size that the model cannot take behind these ports."""
         ports = self.residual_ports(architecture)
         multiple = size_multiple(architecture, residual_ports=ports)
+        deployment = self.deployment(architecture)
         for size in sizes:
+            if deployment is not None and deployment.only and size != deployment.size:
+                raise InputError(
+                    f"size {size}: profile {self.name} runs {deployment.size} only "
+                    f"({self.consumer}): take that size, or export with --profile diffusers"
+                )
             check_size(size, multiple)
+
+    def batch_of(self, component: str, batch: int) -> int:
+        """The rows of one run, where the denoiser's are `batch`.
+
+        Hosts encode one prompt and decode one picture at a time, unless `batches` says otherwise.
+        """
+        kind = kind_of(component)
+        usual = batch if kind == "unet" or is_controlnet(component) else 1
+        return self.batches.get(kind, usual)
 
     def interface(self, component: str, architecture: Architecture) -> Interface:
         """The component's ports as this consumer binds them."""
@@ -127,7 +197,18 @@ class InterfaceProfile:
     def canonical(self, component: str, architecture: Architecture) -> Interface:
         """The component's ports before they are renamed, reordered and dropped."""
         ports = self.residual_ports(architecture)
-        return interface(component, architecture, residual_ports=ports)
+        plain = interface(component, architecture, residual_ports=ports)
+        if not self.embedded or component != "unet" or architecture.unet is None:
+            return plain
+        return embedded_interface(plain, architecture.unet)
+
+    def fed(self, component: str, architecture: Architecture) -> Mapping[str, str]:
+        """Weights of the layers that inputs of their own go to, and the names of these inputs."""
+        unet = architecture.unet
+        if not self.embedded or component != "unet" or unet is None:
+            return {}
+        added = {"add_embedding.linear_1.weight": ADDED} if unet.addition_dim else {}
+        return {"time_embedding.linear_1.weight": TIME, **added}
 
     def inputs(self, component: str, canonical: Interface) -> Mapping[str, Port]:
         """Canonical input name -> the consumer's port, in the consumer's order."""

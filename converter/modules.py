@@ -23,7 +23,7 @@ from converter.controlnet_module import controlnet_module
 from converter.errors import InputError
 from converter.families.controlnet import is_controlnet
 from converter.profiles import get_profile
-from converter.unet_module import unet_module
+from converter.unet_module import embedded_module, unet_module
 from passes.weights import TRANSPOSED
 
 if TYPE_CHECKING:
@@ -82,6 +82,8 @@ def load_module(bundle: Bundle, component: str) -> torch.nn.Module:
     module = build_module(component, architecture, residual_ports=ports)
     fill_module(module, bundle.weights(component))
     canonical = profile.canonical(component, architecture)
+    if profile.fed(component, architecture):
+        return embedded_module(module)
     order = list(profile.inputs(component, canonical))
     names = [port.name for port in canonical.inputs]
     return module if order == names else _reordered(module, [order.index(name) for name in names])
@@ -152,7 +154,7 @@ def _text_encoder(arch: TextEncoderArchitecture) -> torch.nn.Module:
 
     class TextEncoder(CLIPTextModel):  # type: ignore[no-untyped-call]
         def forward(self, input_ids: torch.Tensor) -> tuple[torch.Tensor, ...]:
-            if not arch.projection_dim and not arch.last_state:
+            if not arch.gives_more:
                 out = super().forward(input_ids=input_ids)
                 if not arch.final_norm:
                     return (out.last_hidden_state,)
@@ -161,6 +163,8 @@ def _text_encoder(arch: TextEncoderArchitecture) -> torch.nn.Module:
             hidden = out.hidden_states[-1 - arch.clip_skip]
             if arch.last_state:
                 return hidden, out.last_hidden_state
+            if arch.pooled:
+                return hidden, out.pooler_output
             return hidden, self.get_submodule("text_projection")(out.pooler_output)
 
     config = CLIPTextConfig(

@@ -1,9 +1,14 @@
 """Interface profiles: which consumer an artifact must run in unchanged, as data."""
 
 from converter.architecture import CONTROLNET
-from converter.components import LAST_STATE, PENULTIMATE_STATE, POOLED
+from converter.components import END_STATE, LAST_STATE, PENULTIMATE_STATE, POOLED
 from converter.errors import InputError
-from converter.interface_profile import ComponentProfile, Deployment, InterfaceProfile
+from converter.interface_profile import (
+    ComponentProfile,
+    Deployment,
+    InterfaceProfile,
+    OwnSampling,
+)
 from converter.sizes import Size
 
 _UNET_AND_VAE = {
@@ -118,7 +123,59 @@ DIFFUSERS = InterfaceProfile(
     },
 )
 
-PROFILES = {profile.name: profile for profile in (SD_LCM_TPU, SOPHON_DEMO, DIFFUSERS)}
+MNN = InterfaceProfile(
+    name="mnn",
+    consumer="MNN's own diffusion engine, 3.6.1: 512x512, both halves of guidance in one run",
+    always_residual_ports=False,
+    target="mnn",
+    batch=2,
+    batches={"text_encoder": 2},
+    padding={"text_encoder": 0},
+    sampling=OwnSampling(
+        "plms", 20, 7.5, "libstdc++", "MNN's diffusion engine draws so, with any number of steps"
+    ),
+    # The engine loads everything in memory mode low: on a CPU 8-bit activations with 8-bit weights.
+    precisions={"text_encoder": "w8a8", "unet": "w8a8", "vae_decoder": "f16"},
+    deployments={
+        # https://github.com/alibaba/MNN, tag 3.6.1, transformers/diffusion/engine/src/
+        # stable_diffusion.cpp, `load`; it has no use for a VAE encoder.
+        ("sd15", False): Deployment(
+            {"text_encoder": "text_encoder", "unet": "unet", "vae_decoder": "vae_decoder"},
+            Size(512, 512),
+            only=True,
+        ),
+    },
+    components={"unet": ComponentProfile(dtypes={"timestep": "int32"})},
+)
+
+ADRENO = InterfaceProfile(
+    name="adreno",
+    consumer="phones with an Adreno GPU: text encoders run by MNN, embeddings on the host, both "
+    "halves of guidance one by one",
+    always_residual_ports=False,
+    target="adreno-clml",
+    kinds=("text_encoder", "text_encoder_2", "unet", "vae_decoder"),
+    precisions={"text_encoder": "w8", "text_encoder_2": "w8"},
+    embedded=True,
+    deployments={
+        ("sd15", False): Deployment({}, Size(512, 512)),
+        ("sdxl", False): Deployment({}, Size(1024, 1024)),
+    },
+    components={
+        kind: ComponentProfile(
+            outputs={
+                # One of these, whichever the UNet takes.
+                LAST_STATE: LAST_STATE,
+                PENULTIMATE_STATE: LAST_STATE,
+                END_STATE: "pooled_output",
+                POOLED: "pooled_output",
+            }
+        )
+        for kind in ("text_encoder", "text_encoder_2")
+    },
+)
+
+PROFILES = {profile.name: profile for profile in (SD_LCM_TPU, SOPHON_DEMO, DIFFUSERS, MNN, ADRENO)}
 
 
 def get_profile(name: str) -> InterfaceProfile:

@@ -93,7 +93,7 @@ def check_source(
         )
     _check_controlnets(model, architecture)
     profile.check(architecture)
-    chosen = _choose_components(path, architecture, components)
+    chosen = _choose_components(path, architecture, components, profile)
     problems = [
         p
         for p in found.problems
@@ -147,14 +147,23 @@ def _advice(kind: str) -> str:
 
 
 def _choose_components(
-    path: Path, architecture: Architecture, wanted: tuple[str, ...] | None
+    path: Path,
+    architecture: Architecture,
+    wanted: tuple[str, ...] | None,
+    profile: InterfaceProfile,
 ) -> tuple[str, ...]:
     present = available(architecture)
     for name in wanted or ():
         if kind_of(name) not in COMPONENTS:
             raise InputError(f"unknown component {name!r}: choose from {', '.join(COMPONENTS)}")
+        if kind_of(name) not in profile.kinds:
+            raise InputError(
+                f"profile {profile.name} takes {', '.join(profile.kinds)} and no {name} "
+                f"({profile.consumer}): leave it out of --components, or add --profile diffusers"
+            )
     given = tuple(name for name in present if is_controlnet(name))
-    needed = wanted or (*given, *complete(architecture))
+    whole = (*given, *complete(architecture))
+    needed = wanted or tuple(name for name in whole if kind_of(name) in profile.kinds)
     missing = [name for name in needed if name not in present]
     if missing:
         options = dict.fromkeys(f"{OPTIONS[PART_OF[kind_of(name)]]} FILE" for name in missing)

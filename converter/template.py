@@ -31,6 +31,7 @@ from converter.families.published import (
     SD15_CLIP_SKIP_2,
     SD15_UNET,
     SDXL,
+    SDXL_POOLED,
     SDXL_UNET,
 )
 from converter.families.text import VOCABULARY_TABLE
@@ -55,6 +56,7 @@ SHIPPED_GRAPHS = (
     (replace(SD15, controlnets=(copied_part(SD15_UNET),)), CONTROLNET, True),
     *((SD2, component, False) for component in complete(SD2)),
     *((SDXL, component, False) for component in complete(SDXL)),
+    (SDXL_POOLED, "text_encoder", False),
     (SDXL, "unet", True),
     (replace(SDXL, controlnets=(copied_part(SDXL_UNET),)), CONTROLNET, True),
 )
@@ -74,8 +76,9 @@ def template_inputs(
     if isinstance(described, UNetArchitecture):
         values["positions"] = text_positions(architecture)
     values.pop("scaling_factor", None)  # latents are scaled outside the graph
-    if not values.get("last_state", True):
-        values.pop("last_state")  # as before there was such a field
+    for field in ("last_state", "pooled"):
+        if not values.get(field, True):
+            values.pop(field)  # as before there was such a field
     return {
         "component": kind_of(component).removesuffix("_2"),
         "architecture": content_key(values),

@@ -50,6 +50,27 @@ def unet_module(arch: UNetArchitecture, *, residual_ports: bool) -> torch.nn.Mod
     return unet
 
 
+def embedded_module(unet: Any) -> torch.nn.Module:
+    """A UNet whose host computes embeddings; ports as `converter.components.embedded_interface`."""
+    import torch
+
+    class Embedded(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.unet = unet
+
+        def forward(
+            self, sample: torch.Tensor, text: torch.Tensor, *embeddings: torch.Tensor
+        ) -> torch.Tensor:
+            time, *added = (embedding.flatten(1) for embedding in embeddings)
+            unet.get_time_embed = lambda **_: time
+            unet.get_aug_embed = lambda **_: unet.add_embedding(*added) if added else None
+            unused = (time,) * 2 * len(added)  # in the place of pooled text and sizes
+            return unet(sample, torch.zeros(1), text.squeeze(1), *unused)  # type: ignore[no-any-return]
+
+    return Embedded().eval()
+
+
 def unet_config(arch: UNetArchitecture) -> dict[str, Any]:
     """Return the keyword arguments of diffusers' `UNet2DConditionModel`.
 

@@ -94,6 +94,7 @@ MODELS = {
     "bk-sdm-tiny-lcm": _with_unet(_BK_SDM_TINY, timestep_cond_dim=256),
     "sd2": _SD2,
     "sd2-inpaint": _with_unet(_SD2, in_channels=9),
+    "sd2-pix2pix": _with_unet(_SD2, in_channels=8),
     "sdxl": _sdxl(_SDXL_UNET),
     "sdxl-inpaint": _sdxl(replace(_SDXL_UNET, in_channels=9)),
     "sdxl-pix2pix": _sdxl(replace(_SDXL_UNET, in_channels=8)),

@@ -1,8 +1,12 @@
 """New nodes in the place of old ones, with the shapes and types that the house's graphs carry."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
+import numpy as np
 import onnx_ir as ir
+
+Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def take_over(old: ir.Value, new: ir.Value) -> None:
@@ -22,14 +26,20 @@ class Builder:
         self,
         operator: str,
         inputs: Sequence[ir.Value],
-        extents: Sequence[int],
+        extents: Iterable[int | ir.SymbolicDim] | None,
         attributes: Sequence[ir.Attr] = (),
     ) -> ir.Value:
-        """Add a node with one output of this shape, typed like its first input."""
-        output = ir.Value(name=None, shape=ir.Shape(extents), type=inputs[0].type)
+        """Add a node with one output of this shape (None: unknown), typed like its first input."""
+        shape = None if extents is None else ir.Shape(extents)
+        output = ir.Value(name=None, shape=shape, type=inputs[0].type)
         node = ir.Node("", operator, inputs, attributes, outputs=[output])
         self._graph.insert_before(self._before, node)
         return output
+
+    def elementwise(self, operator: str, *inputs: ir.Value) -> ir.Value:
+        """Add a node that works element by element, with extents of 1 stretched."""
+        extents = np.broadcast_shapes(*(extents_of(value) for value in inputs))
+        return self.add(operator, inputs, extents)
 
     def reshaped(self, value: ir.Value, extents: Sequence[int]) -> ir.Value:
         """Add a Reshape to these extents."""
@@ -39,6 +49,10 @@ class Builder:
         """Return a constant int64 vector; one for all that ask for the same."""
         name = f"sdconv_int64_{'_'.join(map(str, values))}"
         return self._constant(name, ir.tensor(list(values), dtype=ir.DataType.INT64))
+
+    def constant(self, name: str, values: Array) -> ir.Value:
+        """Return a constant of this name, the same for all that ask for it."""
+        return self._constant(name, ir.tensor(values))
 
     def number(self, value: float) -> ir.Value:
         """Return a constant float32 scalar; one for all that ask for the same."""
@@ -54,3 +68,9 @@ class Builder:
             )
             self._graph.register_initializer(constant)
         return self._graph.initializers[name]
+
+
+def extents_of(value: ir.Value) -> tuple[int, ...]:
+    """A shape that is known to be static."""
+    assert value.shape is not None
+    return tuple(value.shape.numpy())

@@ -46,9 +46,9 @@ def read_graph(path: Path) -> ir.Model:
 
 def link_weights(model: ir.Model, links: Mapping[str, Link]) -> None:
     """Let these weights point into other files; the others move together in their own."""
-    graph = model.graph
+    graph, exchanged = model.graph, {}
     for name, link in links.items():
-        weight = graph.initializers.pop(name)
+        weight = graph.initializers[name]
         assert weight.shape is not None and weight.dtype is not None
         shape = ir.Shape(weight.shape.numpy()[::-1] if link.transposed else weight.shape.numpy())
         dtype = ir.DataType.from_numpy(np.dtype(link.dtype))
@@ -56,19 +56,21 @@ def link_weights(model: ir.Model, links: Mapping[str, Link]) -> None:
         stored = ir.Value(
             name=name + STORED, shape=shape, type=ir.TensorType(dtype), const_value=tensor
         )
-        graph.initializers[name + STORED] = stored
+        stored.metadata_props.update(weight.metadata_props)
+        exchanged[name] = stored
         nodes = _nodes(stored, link, dtype, weight.dtype)
         weight.const_value = None
         weight.replace_all_uses_with(nodes[-1].outputs[0])
         nodes[-1].outputs[0].name = name
         nodes[-1].outputs[0].shape, nodes[-1].outputs[0].type = weight.shape, weight.type
         graph.insert_before(graph[0], nodes)
+    _exchange(graph, exchanged)
     plan_offsets(model)
 
 
 def unlink_weights(model: ir.Model) -> dict[str, Link]:
     """Take `link_weights` back, and return what was linked; those weights have no place then."""
-    graph, links = model.graph, {}
+    graph, links, exchanged = model.graph, {}, {}
     for stored_name, stored in list(weights_of(model).items()):
         if not stored_name.endswith(STORED):
             continue
@@ -92,9 +94,23 @@ def unlink_weights(model: ir.Model) -> dict[str, Link]:
         value.name = None
         for node in reversed(nodes):
             graph.remove(node, safe=True)
-        del graph.initializers[stored_name]
-        graph.initializers[name] = weight
+        weight.metadata_props.update(stored.metadata_props)
+        exchanged[stored_name] = weight
+    _exchange(graph, exchanged)
     return links
+
+
+def _exchange(graph: ir.Graph, exchanged: Mapping[str, ir.Value]) -> None:
+    """Put initializers in the places of those of the given names.
+
+    Their order is in the graph's bytes: a graph whose weights were linked is that of any other
+    export again.
+    """
+    every = [exchanged.get(name, value) for name, value in graph.initializers.items()]
+    graph.initializers.clear()
+    for value in every:
+        assert value.name is not None
+        graph.initializers[value.name] = value
 
 
 def own_places(model: ir.Model) -> dict[str, Place]:

@@ -12,7 +12,7 @@ from onnx_ir.passes import PassResult
 
 from passes.base import Pass
 from passes.building import Builder, take_over
-from passes.weight_views import as_matrix, with_ones
+from passes.weight_views import reshaped, with_ones
 
 TO_PICTURE = (0, 3, 1, 2)
 
@@ -64,7 +64,7 @@ class MultiplyTokensTransposedPass(Pass):
         build = Builder(graph, before=node)
         order = ir.AttrInt64s("perm", [0, 2, 1])
         turned = build.add("Transpose", [found.tokens], [1, channels, count], [order])
-        matrix = as_matrix(build, kernel, [1, outputs, channels])
+        matrix = reshaped(build, kernel, [1, outputs, channels])
         product = build.add("MatMul", [matrix, turned], [1, outputs, count])
         picture = build.reshaped(product, output.shape.numpy())
         added = build.add("Add", [picture, with_ones(build, bias, [0, 2, 3])], output.shape.numpy())

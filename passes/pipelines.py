@@ -7,16 +7,23 @@ import onnx_ir as ir
 
 from passes.base import Pass, PassReport
 from passes.cap_versions import CapVersionsPass
+from passes.compute_on_pictures import ComputeOnPicturesPass
 from passes.fold_transpose_chain import FoldTransposeChainPass
 from passes.halve_gelu_last import HalveGeluLastPass
+from passes.halve_phases_exactly import HalvePhasesExactlyPass
+from passes.halve_precision import HalvePrecisionPass
+from passes.multiply_heads_apart import MultiplyHeadsApartPass
 from passes.multiply_tokens_transposed import MultiplyTokensTransposedPass
 from passes.narrow_int64_inputs import NarrowInt64InputsPass
+from passes.normalize_by_rows import NormalizeByRowsPass
 from passes.present_interface import PresentInterfacePass
 from passes.scale_one_factor import ScaleOneFactorPass
 from passes.specialize_size import SpecializeSizePass
 from passes.split_convolutions import SplitConvolutionsPass
 from passes.split_feed_forward import SplitFeedForwardPass
 from passes.sum_norms_in_stages import SumNormsInStagesPass
+from passes.take_embeddings import TakeEmbeddingsPass
+from passes.write_out_gelu import WriteOutGeluPass
 from passes.write_out_silu import WriteOutSiluPass
 
 InputShapes = Mapping[str, tuple[int, ...]]
@@ -43,9 +50,18 @@ class Pipeline:
         return PipelineResult(model, tuple(one.report for one in self.passes))
 
 
-def present(inputs: Mapping[str, tuple[str, str]], outputs: Mapping[str, str]) -> Pipeline:
-    """Template -> a profile's graph, sizes still symbolic."""
-    return Pipeline([PresentInterfacePass(inputs, outputs)])
+def present(
+    inputs: Mapping[str, tuple[str, str]],
+    outputs: Mapping[str, str],
+    fed: Mapping[str, str] | None = None,
+) -> Pipeline:
+    """Template -> a profile's graph, sizes still symbolic; `fed` as `TakeEmbeddingsPass` has it."""
+    return Pipeline(
+        [
+            *([TakeEmbeddingsPass(fed)] if fed else []),
+            PresentInterfacePass(inputs, outputs),
+        ]
+    )
 
 
 def onnxruntime(input_shapes: InputShapes) -> Pipeline:
@@ -55,8 +71,46 @@ def onnxruntime(input_shapes: InputShapes) -> Pipeline:
     )
 
 
-def sophgo(input_shapes: InputShapes) -> Pipeline:
-    """Graph -> one size as tpu-mlir 1.30 reads it best."""
+def mnn(input_shapes: InputShapes | None, *, halves: bool = False) -> Pipeline:
+    """Graph -> MNN: one size, or with None all sizes; `halves`: constants become float16."""
+    exact: list[Pass] = [HalvePhasesExactlyPass()] if halves else []
+    if input_shapes is None:
+        return Pipeline(exact)
+    return Pipeline([SpecializeSizePass(input_shapes), FoldTransposeChainPass(), *exact])
+
+
+def tvm(input_shapes: InputShapes) -> Pipeline:
+    """Graph -> one size for a CPU by TVM."""
+    return Pipeline(
+        [SpecializeSizePass(input_shapes), FoldTransposeChainPass(), SumNormsInStagesPass()]
+    )
+
+
+def adreno(
+    input_shapes: InputShapes, *, clml: bool, half: bool, wide: Sequence[str] = ()
+) -> Pipeline:
+    """Graph -> one size for an Adreno by TVM; operators of `wide` stay in float32."""
+    return Pipeline(
+        [
+            SpecializeSizePass(input_shapes),
+            FoldTransposeChainPass(),
+            *([MultiplyHeadsApartPass(), ComputeOnPicturesPass()] if clml else []),
+            *([HalvePrecisionPass(wide)] if half else []),
+            SumNormsInStagesPass(),  # of what is float32 again
+        ]
+    )
+
+
+def sophgo(input_shapes: InputShapes, *, half: bool = True, int8: bool = False) -> Pipeline:
+    """Graph -> one size as tpu-mlir 1.30 reads it best.
+
+    `half` if it computes with 16 bits, at least what lies between products; `int8` if much of it
+    will be INT8.
+    """
+    faster: list[Pass] = [
+        NormalizeByRowsPass(),  # a picture is read once
+        WriteOutGeluPass(),  # after feed-forwards are split: that looks for their Erf
+    ]
     return Pipeline(
         [
             SpecializeSizePass(input_shapes),
@@ -65,18 +119,9 @@ def sophgo(input_shapes: InputShapes) -> Pipeline:
             SplitFeedForwardPass(),  # weights load while others are multiplied by
             MultiplyTokensTransposedPass(),  # a transposition less
             WriteOutSiluPass(),  # half the local memory
+            *([SplitConvolutionsPass(), HalveGeluLastPass()] if int8 else ()),
+            *(faster if half else ()),
             NarrowInt64InputsPass(),  # the chip's hosts hand over 32-bit integers
             CapVersionsPass(ir_version=9, opset=18),  # its importer is onnx 1.14
-        ]
-    )
-
-
-def sophgo_int8(input_shapes: InputShapes) -> Pipeline:
-    """Graph -> one size as tpu-mlir 1.30 reads it best where much of it will be INT8."""
-    return Pipeline(
-        [
-            *sophgo(input_shapes).passes,
-            SplitConvolutionsPass(),  # weights load while others are multiplied by
-            HalveGeluLastPass(),  # a look-up
         ]
     )

@@ -12,8 +12,9 @@ import onnx_ir as ir
 from onnx_ir.passes import PassResult
 
 from passes.base import Pass
-from passes.building import Builder, take_over
+from passes.building import Builder, extents_of, take_over
 from passes.weight_views import part_of
+from passes.weights import is_weight
 
 PARTS = 4
 
@@ -67,7 +68,7 @@ class SplitFeedForwardPass(Pass):
         last = layer.down if layer.bias is None else layer.bias
         weight = layer.down.inputs[1]
         assert weight is not None and last.outputs[0].shape is not None
-        hidden, extents = _extents(weight)[0], list(last.outputs[0].shape.numpy())
+        hidden, extents = extents_of(weight)[0], list(last.outputs[0].shape.numpy())
         total: ir.Value | None = None
         for part in range(PARTS):
             start, stop = part * hidden // PARTS, (part + 1) * hidden // PARTS
@@ -93,12 +94,12 @@ def _source(split: ir.Node) -> tuple[ir.Node, ir.Node] | None:
     if added is None or added.op_type != "Add" or len(split.outputs) != 2:
         return None
     up = next((p for v in added.inputs if v is not None and (p := v.producer())), None)
-    if up is None or up.op_type != "MatMul" or not _is_weight(up.inputs[1], rank=2):
+    if up is None or up.op_type != "MatMul" or not is_weight(up.inputs[1], rank=2):
         return None
     weight = up.inputs[1]
     assert weight is not None
-    rows, columns = _extents(weight)
-    if rows * columns < LARGE or not _is_weight(_other(added, up), rank=1):
+    rows, columns = extents_of(weight)
+    if rows * columns < LARGE or not is_weight(_other(added, up), rank=1):
         return None
     return up, added
 
@@ -116,7 +117,7 @@ def _follow(split: ir.Node, up: ir.Node, added: ir.Node) -> FeedForward | str:
         if node.op_type in ELEMENTWISE and all(v in halves or _is_number(v) for v in node.inputs):
             between.append(node)
             halves.update(node.outputs)
-        elif node.op_type == "MatMul" and _is_weight(node.inputs[1], rank=2) and down is None:
+        elif node.op_type == "MatMul" and is_weight(node.inputs[1], rank=2) and down is None:
             down = node
         else:
             return f"{node.name or node.op_type} uses the halves otherwise"
@@ -127,8 +128,8 @@ def _follow(split: ir.Node, up: ir.Node, added: ir.Node) -> FeedForward | str:
         return "the product is also used whole"
     weight, wide = down.inputs[1], up.inputs[1]
     assert weight is not None and wide is not None
-    hidden = _extents(weight)[0]
-    if 2 * hidden != _extents(wide)[1] or hidden % PARTS:
+    hidden = extents_of(weight)[0]
+    if 2 * hidden != extents_of(wide)[1] or hidden % PARTS:
         return f"{hidden} hidden channels do not come apart evenly"
     return FeedForward(up, added, split, tuple(between), down, _bias(down))
 
@@ -138,7 +139,7 @@ def _hidden(build: Builder, layer: FeedForward, start: int, stop: int) -> ir.Val
     data, weight = layer.up.inputs
     bias = _other(layer.added, layer.up)
     assert data is not None and weight is not None
-    columns = _extents(weight)[1]
+    columns = extents_of(weight)[1]
     mapped: dict[ir.Value, ir.Value] = {}
     for half, output in enumerate(layer.split.outputs):
         at = half * columns // 2
@@ -173,7 +174,7 @@ def _bias(down: ir.Node) -> ir.Node | None:
     """The addition of a bias right behind a product."""
     users: Iterable[ir.Node] = [node for node, _ in down.outputs[0].uses()]
     match list(users):
-        case [ir.Node(op_type="Add") as node] if _is_weight(_other(node, down), rank=1):
+        case [ir.Node(op_type="Add") as node] if is_weight(_other(node, down), rank=1):
             return node if not down.outputs[0].is_graph_output() else None
     return None
 
@@ -185,19 +186,8 @@ def _other(node: ir.Node, one: ir.Node) -> ir.Value:
     return second if first.producer() is one else first
 
 
-def _is_weight(value: ir.Value | None, rank: int) -> bool:
-    if value is None or not isinstance(value.const_value, ir.ExternalTensor):
-        return False
-    return value.shape is not None and len(value.shape) == rank
-
-
 def _is_number(value: ir.Value | None) -> bool:
     constant = None if value is None else ir.convenience.get_const_tensor(value)
     if constant is None or isinstance(constant, ir.ExternalTensor):
         return False
     return bool(constant.size == 1)
-
-
-def _extents(value: ir.Value) -> tuple[int, ...]:
-    assert value.shape is not None
-    return tuple(value.shape.numpy())

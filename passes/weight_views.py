@@ -22,11 +22,11 @@ def part_of(build: Builder, weight: ir.Value, axis: int, start: int, stop: int) 
     return part
 
 
-def as_matrix(build: Builder, weight: ir.Value, extents: Sequence[int]) -> ir.Value:
-    """The same elements of a weight in the extents of a matrix."""
-    matrix = build.reshaped(weight, extents)
-    matrix.name = f"{weight.name}.matrix"
-    return matrix
+def reshaped(build: Builder, weight: ir.Value, extents: Sequence[int]) -> ir.Value:
+    """The same elements of a weight in other extents."""
+    view = build.reshaped(weight, extents)
+    view.name = f"{weight.name}.{'x'.join(map(str, extents))}"
+    return view
 
 
 def with_ones(build: Builder, weight: ir.Value, axes: Sequence[int]) -> ir.Value:

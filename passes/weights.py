@@ -42,6 +42,13 @@ def weights_of(model: ir.Model) -> dict[str, ir.Value]:
     }
 
 
+def is_weight(value: ir.Value | None, rank: int) -> bool:
+    """Whether a value is a weight of so many axes."""
+    if value is None or not isinstance(value.const_value, ir.ExternalTensor):
+        return False
+    return value.shape is not None and len(value.shape) == rank
+
+
 def weight_places(model: ir.Model) -> dict[str, Place]:
     """Shape, dtype and place in the external file of every weight, by name."""
     places = {}

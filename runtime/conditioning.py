@@ -8,12 +8,16 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from converter.components import POOLED, TEXT_ENCODERS, hidden_state
+from converter.architecture import TIME_ID_WIDTH
+from converter.components import ADDED, POOLED, TEXT_ENCODERS, TIME, hidden_state
 from converter.interface import Interface
 from converter.sizes import Size
 from converter.weights import Array
 from runtime.network import Network
 from runtime.tokenizer import END_TOKEN, Words, tokenize
+
+POOLED_NAMES = {POOLED, "pooled_output"}
+"""What profiles call the pooled text that SDXL takes."""
 
 CONTEXT, SIZES, GUIDANCE = "encoder_hidden_states", "time_ids", "timestep_cond"
 
@@ -54,7 +58,9 @@ def embed_prompts(
         ports = encoder.interface.outputs
         outputs = dict(zip((port.name for port in ports), encoder(tokens), strict=True))
         hidden.append(outputs[hidden_state(ports)])
-        pooled |= {name: array for name, array in outputs.items() if name == POOLED}
+        # Of two pooled outputs the later encoder's is meant.
+        for port in POOLED_NAMES & outputs.keys():
+            pooled = {POOLED: outputs[port]}
     embedded = {CONTEXT: np.concatenate(hidden, axis=-1), **pooled}
     return {name: _at(given, rows, len(prompts)) for name, rows in embedded.items()}
 
@@ -74,6 +80,41 @@ def size_ids(size: Size) -> Array:
     """
     sides = (size.height, size.width)
     return np.array([[*sides, 0, 0, *sides]], np.float32)
+
+
+def sinusoids(values: Array, width: int) -> Array:
+    """Embed numbers [...] as diffusion models do: float32 [..., width].
+
+    Cosines, then sines, of frequencies that fall geometrically from 1 towards 1/10000 (arXiv
+    2006.11239, as diffusers computes it for Stable Diffusion, in float32).
+    """
+    half = width // 2
+    exponents = np.float32(-np.log(10000.0)) * np.arange(half, dtype=np.float32) / np.float32(half)
+    angles = values.astype(np.float32)[..., None] * np.exp(exponents)
+    return np.concatenate([np.cos(angles), np.sin(angles)], axis=-1, dtype=np.float32)
+
+
+def added_embedding(pooled: Array, sizes: Array) -> Array:
+    """Join pooled text [B, width] and SDXL's sizes [B, 6], each embedded 256 wide: [B, sum]."""
+    embedded = sinusoids(sizes, TIME_ID_WIDTH).reshape(len(sizes), -1)
+    return np.concatenate([pooled, embedded], axis=-1, dtype=np.float32)
+
+
+def embedded(given: Mapping[str, Array], unet: Interface) -> dict[str, Array]:
+    """What a UNet is given, with the embeddings and the axes that its ports want.
+
+    `given` has one row a prompt, but for the timestep [1].
+    """
+    ports = {port.name: port.shape for port in unet.inputs}
+    result, rows = dict(given), len(given["sample"])
+    if TIME in ports:
+        result[TIME] = sinusoids(np.repeat(given["timestep"], rows), int(ports[TIME][-1]))
+    if ADDED in ports:
+        result[ADDED] = added_embedding(given[POOLED], given[SIZES])
+    for name in (name for name in ports if name in result and len(ports[name]) == 4):
+        batch, *rest = result[name].shape
+        result[name] = result[name].reshape(batch, *(1,) * (3 - len(rest)), *rest)
+    return result
 
 
 def guidance_embedding(scale: float, width: int) -> Array:

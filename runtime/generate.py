@@ -35,7 +35,7 @@ def generate(request: GenerateRequest, progress: Progress = silent) -> Path:
     """
     manifest = Manifest.load(request.artifacts)
     bundle = manifest.load_bundle(request.bundle)
-    size = _size(request, manifest)
+    size = size_of(request, manifest)
     target = get_target(request.target)
     target.check_ready()
     steps = request.picture.steps
@@ -52,7 +52,14 @@ def generate(request: GenerateRequest, progress: Progress = silent) -> Path:
     return request.output
 
 
-def _size(request: GenerateRequest, manifest: Manifest) -> Size:
+def usual_target(artifacts: Path) -> str:
+    """Whose artifacts to draw with when nobody says: the only ones there, else onnxruntime's."""
+    targets = {artifact.target for artifact in Manifest.load(artifacts).artifacts}
+    return targets.pop() if len(targets) == 1 else "onnxruntime"
+
+
+def size_of(request: GenerateRequest, manifest: Manifest) -> Size:
+    """The size that is asked for, else the first; raises InputError where nothing draws."""
     if request.size is not None:
         return Size.parse(request.size)
     sizes = [a.size for a in manifest.artifacts if a.target == request.target and a.size]

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from converter.errors import InputError
-from converter.sizes import LATENT_CHANNELS, LATENT_SCALE, Size
+from converter.sizes import Size
 from converter.weights import Array
 from runtime.conditioning import (
     CONTEXT,
@@ -15,12 +15,14 @@ from runtime.conditioning import (
     SIZES,
     PromptRules,
     embed_prompts,
+    embedded,
     guidance_embedding,
     is_told_guidance,
     size_ids,
 )
 from runtime.hints import Hint, HintFile
 from runtime.network import Network
+from runtime.noise import first_latent
 from runtime.schedulers import Scheduler
 
 HINT_PORTS = ("controlnet_cond", "image")
@@ -32,7 +34,9 @@ class PictureRequest:
     """What to draw. With `guidance` above 1 the UNet also runs on the negative prompt.
 
     `negative` None is not the empty prompt for every family: see `PromptRules`. `hints` are the
-    pictures that ControlNets follow.
+    pictures that ControlNets follow. `noise` is one of `runtime.noise.NOISES`, empty the one that
+    the consumer draws with. With `early` so many steps are left out, and what the step before them
+    takes the picture to be is decoded.
 
     `guidance` is the scale of classifier-free guidance (arXiv 2207.12598) as diffusers counts it:
     noise = negative + guidance * (prompt - negative).
@@ -44,6 +48,8 @@ class PictureRequest:
     steps: int = 20
     guidance: float = 7.5
     seed: int = 0
+    noise: str = ""
+    early: int = 0
     hints: tuple[HintFile, ...] = ()
 
     @property
@@ -55,7 +61,8 @@ class PictureRequest:
         """Everything that the picture depends on besides the weights, as JSON."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         hints = [hint.identity() for hint in values.pop("hints")]
-        return {**values, "hints": hints} if hints else values
+        chosen = {"hints": hints, "noise": values.pop("noise"), "early": values.pop("early")}
+        return {**values, **{name: value for name, value in chosen.items() if value}}
 
     @property
     def guided(self) -> bool:
@@ -87,7 +94,8 @@ class PictureRequest:
     def sentence(self) -> str:
         """In words: ``"a red circle", 4 steps of lcm, guidance 1, seed 0``."""
         negative = f', without "{self.negative}"' if self.guided and self.negative else ""
-        return f'"{self.prompt}"{negative}, {self.sampling_sentence}, seed {self.seed}' + "".join(
+        seed = f"seed {self.seed}" + (f" of {self.noise}" if self.noise else "")
+        return f'"{self.prompt}"{negative}, {self.sampling_sentence}, {seed}' + "".join(
             f", {hint.component} on {hint.path.name}" for hint in self.hints
         )
 
@@ -125,6 +133,7 @@ class Pipeline:
     prediction_type: str = "epsilon"
     zero_terminal_snr: bool = False
     prompt_rules: PromptRules = field(default_factory=PromptRules)
+    noise: str = "numpy"
 
     def draw(
         self,
@@ -132,23 +141,56 @@ class Pipeline:
         hints: Sequence[Hint] = (),
         on_step: Callable[[int], None] = lambda _: None,
     ) -> Drawing:
-        """Draw a picture; `hints` are followed beside those that the request names.
+        """Draw a picture: `sample`, then `decode` the last latent."""
+        latents = self.sample(request, hints, on_step)
+        return Drawing(self.decode(latents[-1]), latents)
 
-        `on_step` is told how many steps are done. Raises InputError for options that do not fit.
+    def sample(
+        self,
+        request: PictureRequest,
+        hints: Sequence[Hint] = (),
+        on_step: Callable[[int], None] = lambda _: None,
+    ) -> list[Array]:
+        """Return the latent after every step; `hints` are followed beside those of the request.
+
+        `on_step` is told how many steps are done. Needs no vae_decoder. Raises InputError for
+        options that do not fit.
         """
         hints = [*hints, *(hint.read(self.size) for hint in request.hints)]
-        scheduler = Scheduler(
-            request.scheduler,
-            request.steps,
-            self.prediction_type,
-            request.seed,
-            zero_terminal_snr=self.zero_terminal_snr,
-        )
-        conditions = self._conditions(request)
+        told = is_told_guidance(self.networks["unet"].interface)
+        return self.denoise(request, self.embed(request, told=told), hints, on_step)
+
+    def embed(self, request: PictureRequest, *, told: bool = False) -> dict[str, Array]:
+        """What the prompts are to UNet and ControlNets: 1 or 2 rows, the negative prompt's first.
+
+        `told`: the UNet is told the guidance scale, and runs on the prompt alone.
+        """
+        if told and request.negative:
+            raise InputError(
+                "this UNet is a full LCM, which knows no negative prompt: leave --negative out"
+            )
+        guided = request.guided and not told
+        prompts = [*([request.negative] if guided else []), request.prompt]
+        return embed_prompts(self.networks, self.prompt_rules, prompts)
+
+    def denoise(
+        self,
+        request: PictureRequest,
+        embeddings: Mapping[str, Array],
+        hints: Sequence[Hint] = (),
+        on_step: Callable[[int], None] = lambda _: None,
+    ) -> list[Array]:
+        """Run the sampling loop on what `embed` gave; the latent of every step."""
+        if not 0 <= request.early < request.steps:
+            raise InputError(f"{request.early} steps left out of {request.steps}: one must be made")
+        scheduler = self.scheduler(request)
+        conditions = self._conditions(request, embeddings)
         count = len(conditions[CONTEXT])
-        latent = first_latent(self.size, request.seed) * np.float32(scheduler.first_deviation)
-        latents = []
-        for index, timestep in enumerate(scheduler.timesteps):
+        latent = first_latent(self.size, request.seed, request.noise or self.noise)
+        latent = latent * np.float32(scheduler.first_deviation)
+        latents: list[Array] = []
+        last = request.steps - 1 - request.early
+        for index, timestep in enumerate(scheduler.timesteps[: last + 1]):
             given = {
                 "sample": np.repeat(scheduler.scale(latent, index), count, axis=0),
                 "timestep": np.array([timestep], np.float32),
@@ -157,31 +199,45 @@ class Pipeline:
             noise = self._noise(given, hints)
             if count > 1:
                 noise = noise[:1] + np.float32(request.guidance) * (noise[1:] - noise[:1])
-            latent = scheduler.step(noise, latent, index)
+            cut = request.early > 0 and index == last
+            latent = (scheduler.clean if cut else scheduler.step)(noise, latent, index)
             latents.append(latent)
             on_step(index + 1)
-        picture = self.networks["vae_decoder"](latent / np.float32(self.scaling_factor))[0][0]
-        return Drawing(picture, latents)
+        return latents
 
-    def _conditions(self, request: PictureRequest) -> dict[str, Array]:
-        """What stays the same over all steps, by port: 1 or 2 rows, the negative prompt's first."""
+    def scheduler(self, request: PictureRequest) -> Scheduler:
+        """The schedule of a picture. Raises InputError for options that do not fit."""
+        return Scheduler(
+            request.scheduler,
+            request.steps,
+            self.prediction_type,
+            request.seed,
+            zero_terminal_snr=self.zero_terminal_snr,
+        )
+
+    def decode(self, latent: Array) -> Array:
+        """The picture of a latent: float32 [3, H, W] in about [-1, 1]."""
+        picture: Array = self.networks["vae_decoder"](latent / np.float32(self.scaling_factor))[0][
+            0
+        ]
+        return picture
+
+    def _conditions(
+        self, request: PictureRequest, embeddings: Mapping[str, Array]
+    ) -> dict[str, Array]:
+        """What stays the same over all steps, by port."""
         unet = self.networks["unet"].interface
-        prompts: list[str | None] = [request.prompt]
+        rows = len(embeddings[CONTEXT])
         same = {SIZES: size_ids(self.size)}
         if is_told_guidance(unet):
-            if request.negative:
-                raise InputError(
-                    "this UNet is a full LCM, which knows no negative prompt: leave --negative out"
-                )
             width = unet.input_shapes(1, self.size)[GUIDANCE][1]
             same[GUIDANCE] = guidance_embedding(request.guidance, width)
-        elif request.guided:
-            prompts.insert(0, request.negative)
-        repeated = {name: np.repeat(row, len(prompts), axis=0) for name, row in same.items()}
-        return {**embed_prompts(self.networks, self.prompt_rules, prompts), **repeated}
+        repeated = {name: np.repeat(row, rows, axis=0) for name, row in same.items()}
+        return {**embeddings, **repeated}
 
     def _noise(self, given: Mapping[str, Array], hints: Sequence[Hint]) -> Array:
         unet, count = self.networks["unet"], len(given["sample"])
+        given = embedded(given, unet.interface)
         added = {
             port.name: np.zeros(port.at(count, self.size), np.float32)
             for port in unet.interface.inputs
@@ -202,9 +258,3 @@ class Pipeline:
             )
         pictures = np.repeat(hint.picture[None], len(given["sample"]), axis=0)
         return net.by_name({**given, **dict.fromkeys(HINT_PORTS, pictures)})
-
-
-def first_latent(size: Size, seed: int) -> Array:
-    """Return the noise that sampling begins with: float32 [1, 4, H/8, W/8], the same everywhere."""
-    shape = (1, LATENT_CHANNELS, size.height // LATENT_SCALE, size.width // LATENT_SCALE)
-    return np.random.default_rng(seed).standard_normal(shape, np.float32)

@@ -12,8 +12,9 @@ from converter.errors import InputError
 from converter.families.prediction import PREDICTION_TYPES
 from converter.modules import require_torch
 from converter.weights import Array
+from runtime.plms import MOST_STEPS, Plms
 
-SCHEDULERS = ("ddim", "euler", "lcm")
+SCHEDULERS = ("ddim", "euler", "lcm", "plms")
 TRAINED = {
     "num_train_timesteps": 1000,
     "beta_start": 0.00085,
@@ -21,6 +22,12 @@ TRAINED = {
     "beta_schedule": "scaled_linear",
 }
 """How every Stable Diffusion 1.x and 2.x was trained (CompVis `v1-inference.yaml`)."""
+
+
+LIMITS = {"lcm": 50, "plms": MOST_STEPS}
+"""The most steps of those that do not take as many as the model was trained on."""
+NOISY = ("euler", "lcm")
+"""Those that may add noise between steps."""
 
 
 def alpha_bar(timestep: int) -> float:
@@ -62,7 +69,7 @@ class Scheduler:
         import torch
 
         self._scheduler = _make(name, prediction_type, zero_terminal_snr)
-        limit = 50 if name == "lcm" else TRAINED["num_train_timesteps"]
+        limit = LIMITS.get(name, TRAINED["num_train_timesteps"])
         if not 1 <= steps <= int(str(limit)):
             raise InputError(f"{steps} steps: scheduler {name} takes 1 to {limit}")
         self._scheduler.set_timesteps(steps)
@@ -70,7 +77,7 @@ class Scheduler:
         self.first_deviation = float(self._scheduler.init_noise_sigma)
         """Standard deviation of the latent that sampling begins with."""
         generator = torch.Generator().manual_seed(seed)
-        self._options: dict[str, Any] = {} if name == "ddim" else {"generator": generator}
+        self._options: dict[str, Any] = {"generator": generator} if name in NOISY else {}
 
     def scale(self, latent: Array, index: int) -> Array:
         """Scale the latent to what the UNet was trained on at this step."""
@@ -89,6 +96,22 @@ class Scheduler:
         result = self._scheduler.step(*inputs, **self._options, return_dict=True)
         return _array(result.prev_sample)
 
+    def clean(self, noise: Array, latent: Array, index: int) -> Array:
+        """What the latent is without its noise, as predicted at this step; then sampling ends.
+
+        From predicted noise x0 = (x - sigma * noise) / sqrt(abar), with sigma = sqrt(1 - abar).
+        Raises InputError for a scheduler that does not tell.
+        """
+        import torch
+
+        timestep = self._scheduler.timesteps[index]
+        inputs = (torch.from_numpy(noise), timestep, torch.from_numpy(latent))
+        result = self._scheduler.step(*inputs, **self._options, return_dict=True)
+        for name in ("pred_original_sample", "denoised"):
+            if (found := getattr(result, name, None)) is not None:
+                return _array(found)
+        raise InputError("this scheduler cannot end early: choose ddim, euler or lcm")
+
 
 def _array(tensor: Any) -> Array:
     return np.ascontiguousarray(tensor.numpy(), np.float32)
@@ -97,6 +120,12 @@ def _array(tensor: Any) -> Array:
 def _make(name: str, prediction_type: str, zero_terminal_snr: bool) -> Any:
     import diffusers
 
+    if name == "plms":
+        if prediction_type != "epsilon" or zero_terminal_snr:
+            raise InputError(
+                "scheduler plms is for models that predict the noise: choose another scheduler"
+            )
+        return Plms()
     makers: dict[str, Callable[..., Any]] = {
         "ddim": diffusers.DDIMScheduler,
         "euler": diffusers.EulerDiscreteScheduler,

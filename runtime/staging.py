@@ -1,22 +1,26 @@
 """Open what draws: the artifacts of one target at one size, or the fp32 reference."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 
 from converter.bundle import Bundle
-from converter.components import POOLED, text_encoders
+from converter.components import ADDED, POOLED, TIME, text_encoders
 from converter.errors import InputError
 from converter.families.sd2 import SD2
 from converter.families.sdxl import SDXL
 from converter.families.sdxl_refiner import SDXL_REFINER
 from converter.families.variants import BY_INPUTS
+from converter.profiles import get_profile
 from converter.sizes import LATENT_CHANNELS, Size
 from runtime.conditioning import CONTEXT, GUIDANCE, SIZES, PromptRules
 from runtime.network import Network
 from runtime.sampling import Pipeline
 from targets.base import Artifact, Runner, Target
-from targets.compile import batch_of
 from targets.manifest import Manifest
+
+OpenReference = Callable[[Bundle, str], Runner]
+"""Opens the fp32 reference of one component: `targets.torch_reference`, or a stand-in."""
 
 
 def drawing_components(bundle: Bundle, controlnets: Sequence[str] = ()) -> tuple[str, ...]:
@@ -40,6 +44,34 @@ def chosen_artifacts(
     return found
 
 
+def artifact_network(manifest: Manifest, target: Target, artifact: Artifact) -> Network:
+    """Open one artifact; its runner is the caller's to close."""
+    interface = manifest.interfaces[artifact.component]
+    return Network(target.open(artifact, manifest.folder), interface, artifact.batch)
+
+
+def reference_network(
+    bundle: Bundle, component: str, opener: OpenReference, batch: int | None = None
+) -> Network:
+    """Open the reference of one component; it takes any size, and any batch but for `batch`."""
+    interface = bundle.components[component].interface
+    rows = batch if batch is None else get_profile(bundle.profile).batch_of(component, batch)
+    return Network(opener(bundle, component), interface, rows)
+
+
+@contextmanager
+def open_networks(
+    bundle: Bundle, size: Size, openers: Mapping[str, Callable[[], Network]]
+) -> Iterator[Pipeline]:
+    """Open these components, whoever plays them; runners are closed on leaving."""
+    networks = {}
+    with ExitStack() as stack:
+        for component, opener in openers.items():
+            networks[component] = opener()
+            stack.enter_context(networks[component].runner)
+        yield pipeline_of(networks, bundle, size)
+
+
 @contextmanager
 def open_artifacts(
     manifest: Manifest,
@@ -52,23 +84,16 @@ def open_artifacts(
     check_draws(bundle, controlnets)
     needed = drawing_components(bundle, controlnets)
     artifacts = chosen_artifacts(manifest, target.name, size, needed)
-    with ExitStack() as stack:
-        networks = {
-            component: Network(
-                stack.enter_context(target.open(artifact, manifest.folder)),
-                manifest.interfaces[component],
-                artifact.batch,
-            )
-            for component, artifact in artifacts.items()
-        }
-        yield _pipeline(networks, bundle, size)
+    openers = {c: partial(artifact_network, manifest, target, a) for c, a in artifacts.items()}
+    with open_networks(bundle, size, openers) as pipeline:
+        yield pipeline
 
 
 @contextmanager
 def open_reference(
     bundle: Bundle,
     size: Size,
-    opener: Callable[[Bundle, str], Runner],
+    opener: OpenReference,
     controlnets: Sequence[str] = (),
     batch: int | None = None,
 ) -> Iterator[Pipeline]:
@@ -77,26 +102,23 @@ def open_reference(
     With `batch` it is run in parts of as many rows as artifacts compiled for that batch.
     """
     check_draws(bundle, controlnets)
-    with ExitStack() as stack:
-        networks = {
-            component: Network(
-                stack.enter_context(opener(bundle, component)),
-                bundle.components[component].interface,
-                batch if batch is None else batch_of(component, batch),
-            )
-            for component in drawing_components(bundle, controlnets)
-        }
-        yield _pipeline(networks, bundle, size)
+    needed = drawing_components(bundle, controlnets)
+    openers = {c: partial(reference_network, bundle, c, opener, batch) for c in needed}
+    with open_networks(bundle, size, openers) as pipeline:
+        yield pipeline
 
 
-def _pipeline(networks: dict[str, Network], bundle: Bundle, size: Size) -> Pipeline:
+def pipeline_of(networks: Mapping[str, Network], bundle: Bundle, size: Size) -> Pipeline:
+    """A pipeline over networks of a bundle, or over those of a stage."""
+    own = get_profile(bundle.profile).sampling
     return Pipeline(
         networks,
         size,
         bundle.architecture["vae"]["scaling_factor"],
         bundle.prediction_type,
         bundle.zero_terminal_snr,
-        PromptRules(_padding(bundle), bundle.words, zero_negative(bundle)),
+        PromptRules(padding_of(bundle), bundle.words, zero_negative(bundle)),
+        "numpy" if own is None else own.noise,
     )
 
 
@@ -105,12 +127,16 @@ def zero_negative(bundle: Bundle) -> bool:
     return bundle.family == SDXL.name
 
 
-def _padding(bundle: Bundle) -> dict[str, int]:
-    """OpenCLIP's text encoders were trained with zeros behind a prompt, CLIP's with its end."""
-    return {"text_encoder_2": 0, **({"text_encoder": 0} if bundle.family == SD2.name else {})}
+def padding_of(bundle: Bundle) -> dict[str, int]:
+    """OpenCLIP's text encoders were trained with zeros behind a prompt, CLIP's with its end.
+
+    A consumer that does otherwise goes before what is right.
+    """
+    trained = {"text_encoder_2": 0, **({"text_encoder": 0} if bundle.family == SD2.name else {})}
+    return {**trained, **get_profile(bundle.profile).padding}
 
 
-FED = ("sample", "timestep", CONTEXT, POOLED, SIZES, GUIDANCE)
+FED = ("sample", "timestep", TIME, CONTEXT, POOLED, SIZES, ADDED, GUIDANCE)
 """The inputs of a UNet that the sampling loop has something for, besides ControlNets' residuals."""
 
 NOT_DRAWN = {

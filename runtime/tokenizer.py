@@ -5,11 +5,9 @@ is found without regard to case, and only where it is not part of a longer word;
 stands for take its place.
 """
 
-import gzip
 import re
 from collections.abc import Mapping, Sequence
 from functools import cache
-from importlib.resources import files
 from itertools import groupby
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -17,18 +15,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from converter.architecture import CLIP_VOCABULARY
-from converter.embeddings.choice import MARKS
+from converter.clip_vocabulary import clip_vocabulary
 from converter.modules import require_torch
 from converter.weights import Array
 
 if TYPE_CHECKING:
     from transformers import CLIPTokenizer
 
-MERGES = 48894
-"""Merges that CLIP uses of the file's many; with 2 x 256 bytes and 2 marks: 49,408 tokens."""
 LENGTH = 77
 START_TOKEN, END_TOKEN = CLIP_VOCABULARY - 2, CLIP_VOCABULARY - 1
-START, END = MARKS
 
 Words = Mapping[str, Sequence[int]]
 """Names that prompts may hold besides CLIP's words -> the token ids that stand for them."""
@@ -91,26 +86,5 @@ def _tokenizer() -> "CLIPTokenizer":
     require_torch("reading a prompt")
     from transformers import CLIPTokenizer
 
-    tokens, merges = _vocabulary()
+    tokens, merges = clip_vocabulary()
     return CLIPTokenizer(vocab={token: i for i, token in enumerate(tokens)}, merges=merges)  # type: ignore[arg-type]  # pairs, as `tokenizers` has them
-
-
-def _vocabulary() -> tuple[list[str], list[tuple[str, str]]]:
-    """Tokens in the order of their ids, and the merges in the order of their rank."""
-    packed = files("runtime") / "vocabulary" / "bpe_simple_vocab_16e6.txt.gz"
-    lines = gzip.decompress(packed.read_bytes()).decode().split("\n")[1 : MERGES + 1]
-    merges = [(left, right) for left, right in (line.split() for line in lines)]
-    letters = _byte_letters()
-    ended = [f"{letter}</w>" for letter in letters]
-    return [*letters, *ended, *(a + b for a, b in merges), START, END], merges
-
-
-def _byte_letters() -> list[str]:
-    """The printable character that stands for each byte, in CLIP's order of ids.
-
-    Printable bytes of Latin-1 stand for themselves; the others, in order, for the characters
-    from U+0100 on (Radford et al., GPT-2's byte-level encoding).
-    """
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    hidden = [byte for byte in range(256) if byte not in printable]
-    return [*map(chr, printable), *(chr(0x100 + i) for i in range(len(hidden)))]

@@ -12,6 +12,7 @@ from sdconv import model_options
 
 if TYPE_CHECKING:
     from converter.bundle import Bundle
+    from converter.export import ExportRequest
 
 
 class Format(StrEnum):
@@ -47,6 +48,7 @@ def export(
     clip_skip: model_options.ClipSkip = None,
     embedding: model_options.Embedding = None,
     allow_unused: model_options.AllowUnused = False,
+    print_recipe: model_options.PrintRecipe = False,
 ) -> None:
     """Export a checkpoint (and LoRAs) to weightless-made ONNX graphs with weights beside them."""
     from converter.export import ExportRequest
@@ -75,12 +77,23 @@ def export(
             addresses=local.addresses,
             family=family,
         )
+        if print_recipe:
+            _print_recipe(request)
+            return
         bundle = run(request, progress)
         if format_ != Format.onnx:
             from converter.torchscript import export_torchscript
 
             export_torchscript(bundle, progress)
     _report(bundle)
+
+
+def _print_recipe(request: ExportRequest) -> None:
+    from sdconv.recipe.requests import of_export
+    from sdconv.recipe.writing import recipe_yaml
+
+    text = recipe_yaml(of_export(request))
+    typer.echo(text, nl=False)
 
 
 def _report(bundle: Bundle) -> None:

@@ -8,15 +8,20 @@ import sys
 
 import typer
 
+from sdconv.adreno import app as adreno_app
 from sdconv.bench import bench
+from sdconv.build import build
 from sdconv.calibrate import calibrate
 from sdconv.compile import compile_
 from sdconv.export import export
 from sdconv.generate import generate
 from sdconv.inspect import inspect
+from sdconv.matrix import matrix
 from sdconv.original_flags import translate
+from sdconv.picture import picture
 from sdconv.skeleton import app as skeleton_app
 from sdconv.targets import targets
+from sdconv.tokens import tokens
 from sdconv.toolchain import app as toolchain_app
 from sdconv.ui import ui
 from sdconv.validate import validate
@@ -36,10 +41,15 @@ app.command("export")(export)
 app.command("calibrate")(calibrate)
 app.command("compile")(compile_)
 app.command("validate")(validate)
+app.command("matrix")(matrix)
+app.command("build")(build)
 app.command("generate")(generate)
+app.command("tokens")(tokens)
+app.command("picture")(picture)
 app.command("bench")(bench)
 app.command("targets")(targets)
 app.command("ui")(ui)
+app.add_typer(adreno_app, name="adreno")
 app.add_typer(skeleton_app, name="skeleton")
 app.add_typer(toolchain_app, name="toolchain")
 

@@ -105,8 +105,8 @@ Family = Annotated[
 Profile = Annotated[
     str,
     typer.Option(
-        help="Whose ports: sd-lcm-tpu (SD1.5 hosts on Sophgo boxes), sophon-demo (Sophgo's demos) "
-        "or diffusers (ONNX)."
+        help="Whose ports: sd-lcm-tpu (SD1.5 hosts on Sophgo boxes), sophon-demo (Sophgo's demos), "
+        "mnn (MNN's own engine), adreno (phones with an Adreno) or diffusers (ONNX)."
     ),
 ]
 Link = Annotated[
@@ -116,6 +116,10 @@ Link = Annotated[
     ),
 ]
 Components = Annotated[str | None, typer.Option(help="Export only these, comma-separated.")]
+PrintRecipe = Annotated[
+    bool,
+    typer.Option("--print-recipe", help="Print the recipe that does this, and do nothing else."),
+]
 AllowUnused = Annotated[
     bool, typer.Option("--allow-unused", help="Merge a LoRA although some keys do not fit.")
 ]
@@ -135,6 +139,12 @@ class LocalFiles:
     def model(self, text: str) -> Path:
         """A file, or of a diffusers folder the variant chosen."""
         return self._fetched(text, self._variant)
+
+    def below(self, folder: Path, text: str) -> Path:
+        """What a file in `folder` names: an address, or a path from there."""
+        from converter.downloads.addresses import parse_address
+
+        return self.model(text) if parse_address(text) is not None else folder / text
 
     def parts(
         self,

@@ -29,7 +29,7 @@ Negative = Annotated[
 SCHEDULER, STEPS, GUIDANCE = "ddim", 20, 7.5
 ADVISED = "[default: what the bundle recommends, else {}]"
 SchedulerName = Annotated[
-    str | None, typer.Option(help=f"ddim, euler or lcm.  {ADVISED.format(SCHEDULER)}")
+    str | None, typer.Option(help=f"ddim, euler, lcm or plms.  {ADVISED.format(SCHEDULER)}")
 ]
 Steps = Annotated[int | None, typer.Option(min=1, help=f"Sampling steps.  {ADVISED.format(STEPS)}")]
 Guidance = Annotated[
@@ -37,6 +37,17 @@ Guidance = Annotated[
     typer.Option(min=0, help=f"Classifier-free guidance, 1 is none.  {ADVISED.format(GUIDANCE)}"),
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of the noise.")]
+Early = Annotated[
+    int,
+    typer.Option(min=0, help="Leave out so many steps and decode what the picture is taken to be."),
+]
+Noise = Annotated[
+    str | None,
+    typer.Option(
+        help="Whose generator the noise is from: numpy, libstdc++ (C++ on Linux) or libc++ (on "
+        "Android).  [default: that of the profile's consumer, else numpy]"
+    ),
+]
 Hints = Annotated[
     list[str] | None,
     typer.Option(
@@ -58,10 +69,15 @@ def picture_request(
     guidance: float | None,
     seed: int,
     hints: Sequence[str] | None,
+    noise: str | None = None,
+    early: int = 0,
+    *,
+    say: bool = True,
 ) -> PictureRequest:
     """What to draw; see `runtime.advice` for the options that are not given.
 
-    Raises InputError where the artifacts or their bundle cannot be read.
+    With `say` whose they are is printed. Raises InputError where the artifacts or their bundle
+    cannot be read.
     """
     from runtime.hints import HintFile
     from runtime.sampling import PictureRequest
@@ -70,13 +86,20 @@ def picture_request(
     chosen: dict[str, Any] = {"scheduler": scheduler, "steps": steps, "guidance": guidance}
     if None in chosen.values():
         made_from = Manifest.load(artifacts).load_bundle(bundle)
-        chosen = advised(made_from, scheduler, steps, guidance)
+        chosen = advised(made_from, scheduler, steps, guidance, say=say)
     read = tuple(HintFile.parse(hint) for hint in hints or ())
-    return PictureRequest(prompt, negative, seed=seed, hints=read, **chosen)
+    return PictureRequest(
+        prompt, negative, seed=seed, hints=read, noise=noise or "", early=early, **chosen
+    )
 
 
 def advised(
-    bundle: Bundle, scheduler: str | None, steps: int | None, guidance: float | None
+    bundle: Bundle,
+    scheduler: str | None,
+    steps: int | None,
+    guidance: float | None,
+    *,
+    say: bool = True,
 ) -> dict[str, Any]:
     """The fields of a `PictureRequest`, filled up as `runtime.advice` says; says whose they are."""
     from runtime.advice import sampling_options
@@ -84,7 +107,7 @@ def advised(
 
     advice = bundle.sampling
     chosen, followed = sampling_options(advice, scheduler=scheduler, steps=steps, guidance=guidance)
-    if advice is not None and followed:
+    if advice is not None and followed and say:
         out.print(sentence(advice), highlight=False, markup=False, soft_wrap=True)
     return chosen
 

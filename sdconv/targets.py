@@ -17,5 +17,7 @@ def targets() -> None:
             ready = "yes"
         except ToolchainError as e:
             ready = f"no: {e}"
+            if target.made_without is not None:
+                ready += f"; without it: {target.made_without}"
         table.add_row(name, target.summary, ", ".join(target.precisions), ready)
     out.print(table)

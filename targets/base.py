@@ -5,10 +5,10 @@ test. Nothing here imports a vendor's package.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, Self
 
 from converter.bundle import Bundle
@@ -42,11 +42,12 @@ class QuantizeTable:
 class CompileJob:
     """One component at one size, batch and precision: the unit of compilation.
 
-    `graph` is the bundle's dynamic ONNX graph, `graph_sha256` its content, and `input_shapes`
-    what its inputs are to be specialised to, in the consumer's order. `size` is None for a
-    component without a picture size. `effort` is one of `EFFORTS`. `file` is where the consumer
-    opens the artifact, below the folder of artifacts and without the ending; None: anywhere.
-    `calibration` holds the inputs that INT8 takes its ranges from.
+    `graph` is the bundle's dynamic ONNX graph, `graph_sha256` its content, and `input_shapes` what
+    its inputs are to be specialised to, in the consumer's order. `size` is None for a component
+    without a picture size. `effort` is one of `EFFORTS`. `file` is where the consumer opens the
+    artifact, below the folder of artifacts and without the ending; None: anywhere. With `static` it
+    serves this size alone, else whatever sizes the target can. `calibration` holds the inputs that
+    INT8 takes its ranges from.
     """
 
     component: str
@@ -58,6 +59,7 @@ class CompileJob:
     precision: str
     effort: str = "normal"
     file: str | None = None
+    static: bool = True
     calibration: CalibrationData | None = None
     quantize_table: QuantizeTable | None = None
 
@@ -168,6 +170,77 @@ class Estimate:
 
 
 @dataclass(frozen=True)
+class PlacedOperators:
+    """Operators of one kind that run at one place for one reason.
+
+    `operations` are the additions and multiplications of one run, `reason` why they are not where
+    most of the work is done; empty for those that are.
+    """
+
+    operator: str
+    where: str
+    reason: str
+    count: int
+    operations: int
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Which part of a network a vendor's library runs, in how many graphs, and why no more.
+
+    `structures` counts graphs that differ in more than their weights, `kernels` the calls in them;
+    `handed_over` and `handed_back` are the bytes that go into the graphs and come out in one run.
+    """
+
+    library: str
+    rows: tuple[PlacedOperators, ...]
+    graphs: int
+    structures: int
+    kernels: int
+    handed_over: int
+    handed_back: int
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "Placement":
+        """Read what `dataclasses.asdict` gives."""
+        return cls(**{**data, "rows": tuple(PlacedOperators(**row) for row in data["rows"])})
+
+    @property
+    def operations(self) -> int:
+        """Of one run."""
+        return sum(row.operations for row in self.rows)
+
+    @property
+    def share(self) -> float:
+        """The part of the operations that the library runs."""
+        mine = sum(row.operations for row in self.rows if row.where == self.library)
+        return mine / max(1, self.operations)
+
+    @property
+    def sentence(self) -> str:
+        """In words: ``100.0 % of 0.20 GFLOP on CLML in 132 graphs``."""
+        return (
+            f"{self.share:.1%} of {self.operations / 1e9:.2f} GFLOP on {self.library} in "
+            f"{self.graphs} graphs ({self.structures} of them different, {self.kernels} kernels); "
+            f"{self.handed_over / 1e6:.1f} MB go in and {self.handed_back / 1e6:.1f} MB come out"
+        )
+
+    @property
+    def taken(self) -> list[PlacedOperators]:
+        """What the library runs, most arithmetic first."""
+        return _by_work(row for row in self.rows if row.where == self.library)
+
+    @property
+    def staying(self) -> list[PlacedOperators]:
+        """What it does not run."""
+        return _by_work(row for row in self.rows if row.where != self.library)
+
+
+def _by_work(rows: Iterable[PlacedOperators]) -> list[PlacedOperators]:
+    return sorted(rows, key=lambda row: (-row.operations, -row.count, row.operator))
+
+
+@dataclass(frozen=True)
 class Skeleton:
     """What a compiler made of a job: instructions and memory map, in one cache entry.
 
@@ -218,6 +291,14 @@ class Artifact:
     estimate: Estimate | None = None
     quantize_table: str | None = None
     """Content hash of a user's own table of precisions."""
+    placement: Placement | None = None
+    content: str | None = None
+    """Hash of all that decides what it computes, where its file holds more than it; else None."""
+
+    @property
+    def computes(self) -> str:
+        """What a verdict on it is kept by: equal for two artifacts that compute the same."""
+        return self.content or self.blake3
 
     @property
     def label(self) -> str:
@@ -263,6 +344,44 @@ class Runner(ABC):
         self.close()
 
 
+class LayerRunner(Runner):
+    """A network whose inner tensors can be seen, under the names of an ONNX graph's values.
+
+    `graph` is that graph, of fixed shapes, as the target's own compiler was given it.
+    """
+
+    graph: Path
+
+    @abstractmethod
+    def layers(self, inputs: Mapping[str, Array], wanted: Collection[str]) -> Mapping[str, Array]:
+        """Run once; those of the `wanted` values that there are, in the order of computation.
+
+        What is returned may lie on disk, and be gone after the next run or on closing.
+        """
+
+
+@dataclass(frozen=True)
+class Health:
+    """What an operation of a network computes: how many NaN and Inf, and its largest magnitude."""
+
+    operation: str
+    nan: int
+    inf: int
+    peak: float
+
+
+class Interpreter(LayerRunner):
+    """A network as its compiler lowered it, whose operations can be told apart.
+
+    Their names are the compiler's own, as its table of precisions has them, in the order of
+    computation.
+    """
+
+    @abstractmethod
+    def health(self, inputs: Mapping[str, Array]) -> list[Health]:
+        """Run once; every operation in the order of computation, with what became of it."""
+
+
 class Target(ABC):
     """A back-end. Attributes describe it to the user; methods do the work."""
 
@@ -282,6 +401,17 @@ class Target(ABC):
     """Whether artifacts are hard links to what lies elsewhere, on one disk."""
     takes_tables: bool = False
     """Whether single operations can have a precision of their own."""
+    keeps: Mapping[str, tuple[str, ...]] = MappingProxyType({})
+    """Precision -> those that single operations of such an artifact can be kept in where it goes
+    wrong, the cheapest first. Needs `takes_tables`, and an `Interpreter` from `interpret`."""
+    serves_all_sizes: bool = False
+    """Whether one file serves every size, unless it is asked to be static."""
+    unproven: str | None = None
+    """What a verdict says nothing about, because something else runs in the device's place."""
+    made_without: str | None = None
+    """What can be made while `check_ready` raises, in words; None: nothing."""
+    cannot_run: str | None = None
+    """Why no artifact can be opened on this or any machine without the chip; None: they can."""
 
     @abstractmethod
     def default_precision(self, component: str) -> str:
@@ -320,6 +450,14 @@ class Target(ABC):
     def open(self, artifact: Artifact, folder: Path) -> Runner:
         """Load an artifact so that it can be run on this machine."""
 
+    def session(self, artifact: Artifact) -> str | None:
+        """Name what artifacts are run by one open runner, each at its own size; None: by its own.
+
+        A consumer that goes from size to size keeps such a file open, and so does whoever judges.
+        """
+        del artifact
+        return None
+
     def interpret(
         self, job: CompileJob, weights: WeightSource, progress: Progress
     ) -> Runner | None:
@@ -331,6 +469,37 @@ class Target(ABC):
         """
         del job, weights, progress
         return None
+
+    def write_table(self, kept: Mapping[str, str], path: Path) -> None:
+        """Write the compiler's table that keeps these operations in these precisions."""
+        del kept, path
+        raise NotImplementedError(f"{self.name} takes no table")
+
+    def open_layers(
+        self,
+        job: CompileJob,
+        artifact: Artifact,
+        folder: Path,
+        weights: WeightSource,
+        progress: Progress,
+    ) -> LayerRunner | None:
+        """Open an artifact, or what its instructions were made from, with its tensors to be seen.
+
+        None where there is no such thing. `job` is the artifact's, `weights` lie in one file.
+        Raises as `interpret` does.
+        """
+        del job, artifact, folder, weights, progress
+        return None
+
+    def complete(
+        self, bundle: Bundle, artifacts: Sequence[Artifact], folder: Path
+    ) -> list[Artifact]:
+        """Write what a consumer reads besides the artifacts, all of which lie in `folder`.
+
+        Returns them, with such files among theirs.
+        """
+        del bundle, folder
+        return list(artifacts)
 
     def conformance(
         self, bundle: Bundle, artifacts: Sequence[Artifact], folder: Path

@@ -4,18 +4,20 @@ import importlib.metadata
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from converter.architecture import Architecture
 from converter.bundle import Bundle, BundleComponent
 from converter.errors import InputError
-from converter.families.controlnet import is_controlnet, kind_of
+from converter.families.controlnet import kind_of
 from converter.files import sha256_of
 from converter.interface_profile import InterfaceProfile
 from converter.profiles import get_profile
 from converter.progress import Event, Progress, silent
 from converter.sizes import Size
-from targets.base import EFFORTS, Artifact, CompileJob, QuantizeTable, Target
+from targets.at_once import each
+from targets.base import EFFORTS, Artifact, CompileJob, QuantizeTable, Skeleton, Target
 from targets.calibration import command, find_data
 from targets.manifest import MANIFEST_FILE, Manifest
 from targets.one_file import in_one_file
@@ -28,6 +30,8 @@ class CompileRequest:
 
     `batch` None takes the batch that the bundle was exported for. `components` None takes all.
     `calibration` is a folder of 'sdconv calibrate', `quantize_tables` are files by component.
+    `static` asks for a file a size from targets whose files serve all sizes.
+    `at_once` is how many jobs may be compiled at a time; it changes nothing in what comes out.
     """
 
     bundle: Path
@@ -40,11 +44,14 @@ class CompileRequest:
     effort: str = "normal"
     calibration: Path | None = None
     quantize_tables: Mapping[str, Path] = field(default_factory=dict)
+    static: bool = False
+    at_once: int = 1
 
     def command(self) -> list[str]:
         """The command line that makes the same request."""
         words = ["sdconv", "compile", "-n", str(self.bundle), "--target", self.target]
-        words += ["--sizes", ",".join(map(str, self.sizes)), "-o", str(self.output)]
+        words += ["--sizes", ",".join(map(str, self.sizes))] if self.sizes else []
+        words += ["-o", str(self.output)]
         if self.precision:
             words += ["--precision", ",".join(f"{c}={p}" for c, p in self.precision.items())]
         for component, table in self.quantize_tables.items():
@@ -55,6 +62,8 @@ class CompileRequest:
             words += ["-b", str(self.batch)]
         if self.effort != "normal":
             words += ["--effort", self.effort]
+        if self.static:
+            words.append("--static")
         if self.components is not None:
             words += ["--components", ",".join(self.components)]
         return words
@@ -97,11 +106,51 @@ def compile_bundle(request: CompileRequest, progress: Progress = silent) -> Mani
     jobs = _calibrated(jobs_of(request, bundle, target), request, bundle, target)
     before = _earlier(request, bundle)
     _say_profile(bundle, target, progress)
+    artifacts = _built(request, jobs, bundle, target, progress)
+    _say_dropped(request, before, artifacts, progress)
+    manifest = _manifest(request, bundle, target, artifacts, before)
+    manifest.save()
+    return manifest
+
+
+def recompile(
+    request: CompileRequest, manifest: Manifest, target: Target, progress: Progress = silent
+) -> Manifest:
+    """Compile the request's components once more; they take the place of those in the manifest.
+
+    Whatever else lies in its folder stays. Raises as `compile_bundle` does.
+    """
+    bundle = Bundle.load(request.bundle)
+    jobs = _calibrated(jobs_of(request, bundle, target), request, bundle, target)
+    made = _built(request, jobs, bundle, target, progress)
+    kept = [a for a in manifest.artifacts if (a.target, a.component) not in
+            {(target.name, component) for component in jobs}]  # fmt: skip
+    words = [*manifest.commands[target.name]]
+    for component, table in request.quantize_tables.items():
+        words += ["--quantize-table", f"{component}={table}"]
+    commands = {**manifest.commands, target.name: words}
+    changed = replace(manifest, artifacts=[*kept, *made], commands=commands)
+    changed.save()
+    return changed
+
+
+def _built(
+    request: CompileRequest,
+    jobs: Mapping[str, Sequence[CompileJob]],
+    bundle: Bundle,
+    target: Target,
+    progress: Progress,
+) -> list[Artifact]:
+    """Compile and bind every job of the request, into its folder."""
     weights = {component: bundle.weights(component) for component in jobs}
-    skeletons = {
-        component: [target.compile(job, weights[component], progress) for job in component_jobs]
-        for component, component_jobs in jobs.items()
-    }
+    every = [(component, job) for component, mine in jobs.items() for job in mine]
+    made = each(
+        [partial(target.compile, job, weights[component], progress) for component, job in every],
+        request.at_once,
+    )
+    skeletons: dict[str, list[Skeleton]] = {component: [] for component in jobs}
+    for (component, _), skeleton in zip(every, made, strict=True):
+        skeletons[component].append(skeleton)
     artifacts: list[Artifact] = []
     for component, compiled in skeletons.items():
         own = weights[component]
@@ -111,10 +160,9 @@ def compile_bundle(request: CompileRequest, progress: Progress = silent) -> Mani
         progress(Event(stage, 0.0))
         artifacts += target.bind(compiled, own, request.output, progress)
         progress(Event(stage, 1.0))
+    artifacts = target.complete(bundle, artifacts, request.output)
     _check_unchanged(bundle, jobs)
-    manifest = _manifest(request, bundle, target, artifacts, before)
-    manifest.save()
-    return manifest
+    return artifacts
 
 
 def find_skeletons(request: CompileRequest) -> list[Path]:
@@ -150,6 +198,8 @@ def jobs_of(request: CompileRequest, bundle: Bundle, target: Target) -> dict[str
             )
     if request.quantize_tables and not target.takes_tables:
         raise InputError(f"target {target.name} takes no --quantize-table: leave it out")
+    if request.at_once < 1:
+        raise InputError(f"jobs {request.at_once}: it must be at least 1")
     if request.effort not in EFFORTS:
         raise InputError(f"unknown effort {request.effort!r}: choose one of {', '.join(EFFORTS)}")
     architecture = Architecture.from_json(bundle.architecture)
@@ -161,11 +211,6 @@ def jobs_of(request: CompileRequest, bundle: Bundle, target: Target) -> dict[str
         name: list(_component_jobs(bundle, bundle.components[name], request, target, batch))
         for name in names
     }
-
-
-def batch_of(component: str, batch: int) -> int:
-    """The batch is the denoiser's: hosts encode one prompt and decode one picture at a time."""
-    return batch if component == "unet" or is_controlnet(component) else 1
 
 
 def _component_jobs(
@@ -180,12 +225,13 @@ def _component_jobs(
     file = profile.file(component.name, Architecture.from_json(bundle.architecture))
     if file is not None and target.name != profile.target:
         file = f"{target.name}/{file}"
-    batch = batch_of(component.name, batch)
+    batch = profile.batch_of(component.name, batch)
     path = request.quantize_tables.get(component.name)
     table = None if path is None else QuantizeTable(path, sha256_of(path))
     for size in request.sizes if component.interface.has_size else (None,):
         job = _job(bundle, component, size, batch, request.precision.get(component.name, usual))
-        yield replace(job, effort=request.effort, file=file, quantize_table=table)
+        static = request.static or not target.serves_all_sizes
+        yield replace(job, effort=request.effort, file=file, quantize_table=table, static=static)
 
 
 def job_of(bundle: Bundle, artifact: Artifact) -> CompileJob:
@@ -268,6 +314,27 @@ def _earlier(request: CompileRequest, bundle: Bundle) -> Manifest | None:
         return None
     before = Manifest.load(request.output)
     return replace(before, artifacts=[a for a in before.artifacts if _is_of(a, bundle)])
+
+
+def _say_dropped(
+    request: CompileRequest,
+    before: Manifest | None,
+    artifacts: Sequence[Artifact],
+    progress: Progress,
+) -> None:
+    """Name what the folder held for the same target and will not hold any more."""
+    made = {(a.component, a.size) for a in artifacts}
+    dropped = [
+        a.label
+        for a in (before.artifacts if before is not None else ())
+        if a.target == request.target and (a.component, a.size) not in made
+    ]
+    if dropped:
+        note = (
+            f"{request.output}: no longer listed, because this run did not name it: "
+            f"{', '.join(dropped)} (--add-sizes keeps what is there)"
+        )
+        progress(Event("manifest", 1.0, note))
 
 
 def _manifest(

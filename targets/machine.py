@@ -52,6 +52,42 @@ class Machine:
         return cls(memory, max(1, cores))
 
 
+MARGIN = 400 << 20
+"""Bytes that must stay free: below, the system kills whatever it takes for the culprit."""
+
+
+def memory_below(process: int) -> int:
+    """Bytes that the programs that a process started hold, without pages of files."""
+    try:
+        children = psutil.Process(process).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return 0
+    return sum(map(_held, children))
+
+
+def outgrown(process: int, predicted: int) -> str | None:
+    """Why a program must be ended before memory is: it holds more than was `predicted` (bytes)."""
+    free = Machine.here().memory
+    if free >= MARGIN:
+        return None
+    held = memory_below(process) + _held(process)
+    if held <= predicted:
+        return None  # others took it
+    return (
+        f"it holds {held / 1e9:.1f} GB where {predicted / 1e9:.1f} GB were predicted, and "
+        f"{free / 1e9:.1f} GB are left"
+    )
+
+
+def _held(process: psutil.Process | int) -> int:
+    try:
+        asked = psutil.Process(process) if isinstance(process, int) else process
+        memory = asked.memory_info()
+    except psutil.NoSuchProcess:
+        return 0
+    return int(memory.rss - memory.shared)
+
+
 def require_memory(needed: int, what: str) -> None:
     """Raise InputError when less than `needed` bytes of memory can be had here now."""
     free = Machine.here().memory

@@ -10,7 +10,7 @@ from converter.errors import InputError
 from converter.files import read_json, write_json
 from converter.interface import Interface
 from converter.sizes import Size
-from targets.base import Artifact, Estimate
+from targets.base import Artifact, Estimate, Placement
 
 MANIFEST_FILE = "manifest.json"
 
@@ -26,7 +26,16 @@ def artifact_from_json(data: Mapping[str, Any]) -> Artifact:
     size = None if data["size"] is None else Size.parse(data["size"])
     estimate = data.get("estimate")
     read = None if estimate is None else Estimate.from_json(estimate)
-    return Artifact(**{**data, "size": size, "files": tuple(data["files"]), "estimate": read})
+    placed = data.get("placement")
+    return Artifact(
+        **{
+            **data,
+            "size": size,
+            "files": tuple(data["files"]),
+            "estimate": read,
+            "placement": None if placed is None else Placement.from_json(placed),
+        }
+    )
 
 
 @dataclass(frozen=True)

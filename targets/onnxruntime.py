@@ -22,12 +22,14 @@ from passes.linked_weights import read_graph
 from targets.base import (
     Artifact,
     CompileJob,
+    LayerRunner,
     Runner,
     Skeleton,
     Target,
     ToolchainError,
     Workload,
 )
+from targets.onnx_values import OnnxValues
 
 PIPELINE = "onnxruntime 2"
 """Raise the number whenever the pipeline would make another graph of the same input."""
@@ -50,7 +52,7 @@ class OnnxRuntimeTarget(Target):
     name = "onnxruntime"
     summary = "one static ONNX graph per component and size, weights shared; any CPU"
     chip = None
-    precisions = ("f32",)
+    precisions: tuple[str, ...] = ("f32",)
     needs_weights_file = True
     links = True
 
@@ -138,6 +140,18 @@ class OnnxRuntimeTarget(Target):
     def open(self, artifact: Artifact, folder: Path) -> Runner:
         """Load the graph into a session on the CPU."""
         return OnnxRuntimeRunner(folder / artifact.path)
+
+    def open_layers(
+        self,
+        job: CompileJob,
+        artifact: Artifact,
+        folder: Path,
+        weights: WeightSource,
+        progress: Progress,
+    ) -> LayerRunner:
+        """The artifact's own graph, optimised as when it is run."""
+        del job, weights, progress
+        return OnnxValues(folder / artifact.path, as_written=False)
 
 
 class OnnxRuntimeRunner(Runner):

@@ -40,7 +40,7 @@ def import_skeletons(archive: Path) -> list[Entry]:
     """
     cache = Cache(SKELETONS)
     with cache.scratch() as work:
-        _unpack(archive, work)
+        unpack(archive, work)
         found = [read_entry(folder) for folder in sorted(work.iterdir())]
         if not found:
             raise InputError(f"{archive}: there is no skeleton in it")
@@ -50,7 +50,8 @@ def import_skeletons(archive: Path) -> list[Entry]:
     return sorted(taken, key=lambda entry: entry.label)
 
 
-def _unpack(archive: Path, work: Path) -> None:
+def unpack(archive: Path, work: Path) -> None:
+    """Put the folders of an archive into `work`. Raises InputError for what is no such archive."""
     try:
         with lzma.open(archive) as packed, tarfile.open(fileobj=packed, mode="r|") as tar:
             for member in tar:

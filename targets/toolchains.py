@@ -38,11 +38,17 @@ class Toolchain(ABC):
     version: str
     targets: tuple[str, ...]
     """The targets that need it."""
+    variables: tuple[str, ...] = ()
+    """Those of `env` that its programs cannot do without."""
 
     @property
     def folder(self) -> Path:
         """Where it is installed, or would be."""
         return data_folder() / "toolchains" / f"{self.name}-{self.version}"
+
+    def env(self) -> dict[str, str]:
+        """The variables that its programs run with: this process's, but for what misleads them."""
+        return {k: v for k, v in os.environ.items() if k not in ONLY_OURS}
 
     @abstractmethod
     def problem(self) -> str | None:
@@ -67,14 +73,28 @@ class Toolchain(ABC):
             raise ToolchainError(problem)
 
 
+def _mnn() -> Toolchain:
+    from targets.mnn.toolchain import Mnn
+
+    return Mnn()
+
+
 def _tpu_mlir() -> Toolchain:
     from targets.sophgo.toolchain import TpuMlir
 
     return TpuMlir()
 
 
+def _tvm() -> Toolchain:
+    from targets.tvm.toolchain import Tvm
+
+    return Tvm()
+
+
 TOOLCHAINS: dict[str, Callable[[], Toolchain]] = {
     "tpu-mlir": _tpu_mlir,
+    "mnn": _mnn,
+    "tvm": _tvm,
 }
 
 

@@ -6,7 +6,8 @@ memory before it runs. Needs the `torch` extra.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from converter.profiles import get_profile
 from targets.base import Runner
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     import torch
 
@@ -57,10 +58,62 @@ class TorchReference(Runner):
         """Run the module in fp32; integer inputs keep their dtype."""
         import torch
 
-        arguments = [torch.from_numpy(np.array(inputs[name])) for name in self._inputs]
-        with torch.inference_mode():
-            results = self._module(*arguments)
+        results = self._run(inputs)
         if isinstance(results, torch.Tensor):
             results = (results,)
         named = zip(self._outputs, results, strict=True)
         return {name: result.numpy() for name, result in named if name is not None}
+
+    def layers(
+        self, inputs: Mapping[str, Array], wanted: Collection[str] | None = None
+    ) -> dict[str, Array]:
+        """Run once; what the modules inside give, by their paths, in the order they finish.
+
+        `wanted` None means all. Of several results of a module, the first; of one that runs more
+        than once, the last.
+        """
+        seen: dict[str, Array] = {}
+        hooks = [
+            module.register_forward_hook(partial(_see, seen, path))
+            for path, module in self._inside().items()
+            if wanted is None or path in wanted
+        ]
+        try:
+            self._run(inputs)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return seen
+
+    def kinds(self) -> dict[str, str]:
+        """The class of every module inside, by path: ``Conv2d``."""
+        return {path: type(module).__name__ for path, module in self._inside().items()}
+
+    def _inside(self) -> dict[str, torch.nn.Module]:
+        """The modules below the one that is run, by the names that weights begin with."""
+        inner = dict(self._module.named_children())
+        outer = (
+            inner["module"] if [*inner] == ["module"] else self._module
+        )  # reordered by a profile
+        return {path: module for path, module in outer.named_modules() if path}
+
+    def _run(self, inputs: Mapping[str, Array]) -> Any:
+        import torch
+
+        arguments = [torch.from_numpy(np.array(inputs[name])) for name in self._inputs]
+        with torch.inference_mode():
+            return self._module(*arguments)
+
+
+def _see(
+    seen: dict[str, Array], path: str, _module: torch.nn.Module, _given: object, result: Any
+) -> None:
+    """Keep a copy of what a module gave: later ones may write over it."""
+    import torch
+
+    if isinstance(result, (tuple, list)) and result:
+        result = result[0]
+    result = getattr(result, "last_hidden_state", getattr(result, "sample", result))
+    if isinstance(result, torch.Tensor) and result.is_floating_point():
+        seen.pop(path, None)
+        seen[path] = result.numpy().copy()

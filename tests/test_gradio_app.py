@@ -1,36 +1,47 @@
+"""The page as it is served: its endpoints through Gradio's own client, and its refusals."""
+
 import gc
 import json
+import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
+import zipfile
 from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import pytest
+from gradio_client import Client, handle_file
+from gradio_client.exceptions import AppError
 
-import converter.export
-import targets.compile
 from converter.errors import InputError
-from converter.progress import Event
-from gradio_app import Page, serve
-from sdconv.main import run
-from sdconv.page import job as page_job
-from sdconv.page import panels
-from sdconv.page.conversion import Moment, convert
-from sdconv.page.job import Form, deliverables, plan_job
-from sdconv.page.live import Worker
-from sdconv.page.workspace import Workspace, clean_name
+from gradio_app import serve
+from sdconv import ui
+from sdconv.page.accounts import Accounts
+from sdconv.page.jobs import Jobs
+from sdconv.page.limits import GB, Limits
+from sdconv.page.workspace import Workspace
 from tests.conftest import SmallModel
 
-# Every gr.Blocks leaves event loops open (gradio.utils.safe_get_lock), and they are collected when
-# Python likes to: here, by the fixture below.
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+# Every gr.Blocks leaves event loops open (gradio.utils.safe_get_lock), and its client sockets; they
+# are collected when Python likes to: here, by the fixture below.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"),
+    # Gradio's statistics of what failed ask pandas 3 for what it gave up.
+    pytest.mark.filterwarnings("ignore::pandas.errors.Pandas4Warning"),
+]
+
+SCRIPT = Path(__file__).parents[1] / "gradio_app.py"
+TEXT = {"components": ["text_encoder"], "targets": ["onnxruntime"], "sizes": "64x64"}
+"""The shortest conversion."""
 
 
 @pytest.fixture(autouse=True)
@@ -39,320 +50,42 @@ def leftovers_of_gradio() -> Iterator[None]:
     gc.collect()
 
 
-@pytest.fixture
-def workspace(tmp_path: Path, small_model: SmallModel) -> Workspace:
-    workspace = Workspace.at(tmp_path / "root")
-    shutil.copyfile(small_model.checkpoint, workspace.root / "small.safetensors")
-    shutil.copyfile(small_model.lora, workspace.root / "style.safetensors")
-    return workspace
-
-
-@pytest.fixture
-def worker() -> Iterator[Worker]:
-    worker = Worker()
-    yield worker
-    worker.close()
-
-
-def form(**changes: Any) -> Form:
-    given = {
-        "checkpoint": "small.safetensors",
-        "target": "onnxruntime",
-        "profile": "sd-lcm-tpu",
-        "sizes": "64x64",
-    }
-    return Form(**{**given, **changes})
-
-
-def last(moments: Iterator[Moment]) -> Moment:
-    return list(moments)[-1]
-
-
-class TestWorkspace:
-    @pytest.mark.parametrize(
-        "name",
-        ["../outside.safetensors", "/etc/passwd", "link.safetensors", "away/outside.safetensors",
-         "loop", "", ".", "a\0b", "x" * 5000],
-    )  # fmt: skip
-    def test_nothing_outside_the_root_can_be_named(self, workspace: Workspace, name: str) -> None:
-        outside = workspace.root.parent / "outside.safetensors"
-        outside.write_bytes(b"secret")
-        (workspace.root / "link.safetensors").symlink_to(outside)
-        (workspace.root / "away").symlink_to(outside.parent)
-        (workspace.root / "loop").symlink_to("loop")
-        with pytest.raises(InputError, match="no such file below"):
-            workspace.find(name)
-        assert workspace.offered() == ["small.safetensors", "style.safetensors"]
-
-    def test_files_below_it_are_found_however_they_are_written(self, workspace: Workspace) -> None:
-        path = workspace.root / "small.safetensors"
-        assert workspace.find("small.safetensors") == path
-        assert workspace.find(str(path)) == path
-        assert workspace.find("jobs/../small.safetensors") == path
-
-    def test_every_job_has_a_folder_of_its_own(self, workspace: Workspace) -> None:
-        folders = [workspace.new_job() for _ in range(50)]
-        assert len(set(folders)) == 50
-        assert {folder.parent for folder in folders} == {workspace.jobs}
-
-    def test_only_jobs_can_be_discarded(self, workspace: Workspace) -> None:
-        job = workspace.new_job()
-        workspace.discard(job)
-        assert not job.exists()
-        with pytest.raises(ValueError, match="no job of"):
-            workspace.discard(workspace.root)
-
-    def test_uploads_of_one_name_are_both_kept(self, workspace: Workspace) -> None:
-        job = workspace.new_job()
-        kept = []
-        for number in ("1", "2"):
-            path = workspace.uploads / number / "a b.safetensors"
-            path.parent.mkdir()
-            path.write_text(number)
-            kept.append(workspace.keep(path, job))
-        assert [path.name for path in kept] == ["a_b.safetensors", "2-a_b.safetensors"]
-        assert [path.read_text() for path in kept] == ["1", "2"]
-
-    @pytest.mark.parametrize(
-        ("name", "clean"),
-        [
-            ("model v1.5.safetensors", "model_v1.5.safetensors"),
-            ("../../etc/passwd", "passwd.safetensors"),
-            ("<script>.html", "script_.html.safetensors"),
-            ("--output.safetensors", "output.safetensors"),
-            ("....", "file.safetensors"),
-        ],
-    )
-    def test_names_of_uploads_are_cleaned(self, name: str, clean: str) -> None:
-        assert clean_name(name) == clean
-
-
-class TestJob:
-    @pytest.mark.parametrize(
-        ("changes", "message"),
-        [
-            ({"checkpoint": None}, "no checkpoint is chosen"),
-            ({"checkpoint": "../x"}, "no such file below"),
-            ({"target": None}, "no target is chosen"),
-            ({"target": "abacus"}, "unknown target"),
-            ({"profile": "nobody"}, "unknown profile"),
-            ({"sizes": "big"}, "is not WIDTHxHEIGHT"),
-            ({"sizes": "500x64"}, "the nearest that works is 512x64"),
-            ({"precision": "f16"}, "is not COMPONENT=PRECISION"),
-            ({"loras": ("small.safetensors",), "scales": (1.0,)}, "where a LoRA was expected"),
-            ({"loras": ("style.safetensors",), "scales": ()}, "1 LoRAs: this page takes 0"),
-        ],
-    )
-    def test_mistakes_are_found_before_anything_is_written(
-        self, workspace: Workspace, worker: Worker, changes: dict[str, Any], message: str
-    ) -> None:
-        end = last(convert(form(**changes), workspace, worker))
-        assert end.status.kind == "error"
-        assert message in end.status.sentence
-        assert list(workspace.jobs.iterdir()) == []
-
-    def test_the_commands_make_the_same_requests(
-        self, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        asked = form(
-            loras=("style.safetensors",),
-            scales=(0.7, 1.0),
-            sizes="64x64,128x64",
-            precision="unet=f32",
-            batch=2,
-            allow_unused=True,
-        )
-        job = plan_job(asked, workspace)
-        made: list[object] = []
-
-        def record(request: object, progress: object) -> None:
-            made.append(request)
-            raise InputError("recorded")
-
-        monkeypatch.setattr(converter.export, "export", record)
-        monkeypatch.setattr(targets.compile, "compile_bundle", record)
-        for command in job.commands():
-            assert run(command.split()[1:]) == 2
-        assert made == [job.export, job.compile]
-
-    def test_what_export_refuses_leaves_no_folder(
-        self, workspace: Workspace, worker: Worker, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        def refuse(*_: object) -> None:
-            raise InputError("it does not fit")
-
-        monkeypatch.setattr(page_job, "export", refuse)
-        end = last(convert(form(), workspace, worker))
-        assert (end.status.kind, end.status.sentence) == ("error", "it does not fit")
-        assert list(workspace.jobs.iterdir()) == []
-
-    def test_a_bug_is_told_and_its_traceback_kept(
-        self, workspace: Workspace, worker: Worker, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        def fail(*_: object) -> None:
-            raise KeyError("gone")
-
-        monkeypatch.setattr(page_job, "export", fail)
-        end = last(convert(form(), workspace, worker))
-        assert end.job is not None
-        assert "fault of sdconv" in end.status.sentence
-        assert "KeyError" in (end.job.folder / "traceback.txt").read_text()
-
-
-class TestLive:
-    def test_stages_and_notes_show_while_the_work_goes_on(self, worker: Worker) -> None:
-        seen = threading.Event()
-
-        def work(progress: Any) -> int:
-            progress("export", Event("export unet", 0.5, "a note"))
-            assert seen.wait(10)
-            progress("compile", Event("compile unet", 1.0))
-            return 7
-
-        running = worker.start(work)
-        views = running.views()
-        while not (view := next(views)).stage:
-            pass
-        assert (view.step, view.stage, view.done) == ("export", "export unet", 0.5)
-        assert view.log == ("a note",)
-        seen.set()
-        assert list(views)[-1].log == ("a note", "compile unet: done")
-        assert running.result() == 7
-
-    def test_stopping_ends_the_work_like_ctrl_c(self, worker: Worker) -> None:
-        cleaned = threading.Event()
-
-        def work(progress: Any) -> None:
-            try:
-                while True:
-                    progress("export", Event("export unet", 0.0))
-                    time.sleep(0.01)
-            finally:
-                cleaned.set()
-
-        running = worker.start(work)
-        waiting = worker.start(work)
-        assert next(waiting.views()).step == ""
-        waiting.stop()
-        running.stop()
-        with pytest.raises(KeyboardInterrupt):
-            running.result()
-        assert cleaned.is_set()
-
-
-def test_names_of_files_are_escaped() -> None:
-    shown = panels.problem("<img src=x onerror=alert(1)>") + panels.report('"><script>')
-    assert "<img" not in shown
-    assert "<script" not in shown
-    assert " sandbox " in panels.report("")
-
-
-def filled(page: Page, **values: Any) -> dict[Any, Any]:
-    """What gradio hands to `convert`: every input's initial value, but for these."""
-    function = next(f for f in page.blocks.fns.values() if f.name == "convert")
-    return {c: c.value for c in function.inputs} | {getattr(page, n): v for n, v in values.items()}
-
-
-class TestPage:
-    def test_ready_targets_can_be_chosen(self, workspace: Workspace) -> None:
-        page = Page(workspace)
-        shown = page.refresh()
-        assert "onnxruntime" in [name for _, name in shown[page.target]["choices"]]
-        assert shown[page.chosen]["choices"] == ["small.safetensors", "style.safetensors"]
-
-    def test_loras_keep_their_scales_when_others_come(self, workspace: Workspace) -> None:
-        page = Page(workspace)
-        names = ["b.safetensors", "a.safetensors"]
-        before = dict.fromkeys(page.scales, 1) | {page.scales[0]: 0.4}
-        shown = page.show_scales(
-            before | {page.scaled: names[1:], page.lora_uploads: None, page.loras_chosen: names}
-        )
-        assert [shown[s]["visible"] for s in page.scales[:3]] == [True, True, False]
-        assert [shown[s]["value"] for s in page.scales[:2]] == [1, 0.4]
-        assert shown[page.scaled] == names
-
-    def test_a_mistake_is_one_readable_line(self, workspace: Workspace) -> None:
-        page = Page(workspace)
-        shown = list(page.convert(filled(page, sizes="big")))[-1]
-        assert "no checkpoint is chosen" in shown[page.status]
-        assert shown[page.run]["interactive"]
-        assert "no such file" in page.inspect(None, "../elsewhere")
-
-    def test_a_checkpoint_and_a_lora_become_judged_artifacts(
-        self, workspace: Workspace, small_model: SmallModel
-    ) -> None:
-        page = Page(workspace)
-        upload = workspace.uploads / "0" / "my model.safetensors"
-        upload.parent.mkdir()
-        shutil.copyfile(small_model.checkpoint, upload)
-        values = filled(
-            page,
-            upload=str(upload),
-            loras_chosen=["style.safetensors"],
-            target="onnxruntime",
-            sizes="64x64",
-            batch=None,  # what an emptied field gives
-            emulator_minutes=None,
-            precision=None,
-        )
-        shown = list(page.convert(values))
-        assert any("Converting" in s[page.status] for s in shown)
-        end = shown[-1]
-        assert "4 of 4 artifacts agree with the fp32 reference" in end[page.status]
-        assert "srcdoc=" in end[page.report]
-        assert "inputs/my_model.safetensors" in "".join(
-            str(s.get(page.commands, "")) for s in shown
-        )
-        job, outcome = end[page.done]
-        assert job.folder.parent == workspace.jobs
-        assert outcome.report.verdict.value == "pass"
-        for name in deliverables(job):
-            assert name in end[page.files]
-        assert "artifacts.zip" in page.pack_files((job, outcome))[page.files]
-        page.close()
-
-    def test_it_is_served_inspects_and_calls_nobody(
-        self, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        asked: list[object] = []
-        look_up = socket.getaddrinfo
-
-        def recorded(host: Any, *arguments: Any, **options: Any) -> Any:
-            asked.append(host)
-            return look_up(host, *arguments, **options)
-
-        monkeypatch.setattr(socket, "getaddrinfo", recorded)
-        for variable in ("GRADIO_TEMP_DIR", "GRADIO_ANALYTICS_ENABLED"):
-            monkeypatch.setenv(variable, "")  # serve() sets them; this sets them back
-        page = serve("127.0.0.1", port := free_port(), workspace.root, block=False)
-        try:
-            address = f"http://127.0.0.1:{port}"
-            assert b"sdconv" in fetched(f"{address}/")
-            assert "checkpoint of family sd15" in called(address, None, "small.safetensors")
-            assert "no such file below" in called(address, None, "/etc/passwd")
-            for path in (workspace.root / "small.safetensors", Path("/etc/passwd")):
-                with pytest.raises(HTTPError, match="403"):
-                    fetched(f"{address}/gradio_api/file={path}")
-        finally:
-            page.blocks.close(verbose=False)
-            page.close()
-        assert {str(host) for host in asked} <= {"127.0.0.1", "localhost"}
-
-    def test_a_taken_port_is_a_readable_error(
-        self, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        for variable in ("GRADIO_TEMP_DIR", "GRADIO_ANALYTICS_ENABLED"):
-            monkeypatch.setenv(variable, "")
-        with (
-            socket.create_server(("127.0.0.1", 0)) as taken,
-            pytest.raises(InputError, match="choose another --port"),
-        ):
-            serve("127.0.0.1", taken.getsockname()[1], workspace.root, block=False)
-
-
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as free:
         return int(free.getsockname()[1])
+
+
+@contextmanager
+def served(root: Path, **options: Any) -> Iterator[str]:
+    """The address of a page, while it is served."""
+    port = free_port()
+    with pytest.MonkeyPatch.context() as environment:
+        for variable in ("GRADIO_TEMP_DIR", "GRADIO_ANALYTICS_ENABLED"):
+            environment.setenv(variable, "")  # serve() sets them; this sets them back
+        page = serve("127.0.0.1", port, root, block=False, **options)
+        try:
+            yield f"http://127.0.0.1:{port}/"
+        finally:
+            page.close()
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory, small_model: SmallModel) -> Path:
+    root = tmp_path_factory.mktemp("page") / "root"
+    root.mkdir()
+    shutil.copyfile(small_model.checkpoint, root / "small.safetensors")
+    return root
+
+
+@pytest.fixture(scope="module")
+def address(root: Path) -> Iterator[str]:
+    with served(root) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def client(address: str) -> Client:
+    return Client(address, verbose=False)
 
 
 def fetched(address: str, data: bytes | None = None) -> bytes:
@@ -361,17 +94,186 @@ def fetched(address: str, data: bytes | None = None) -> bytes:
         return bytes(answer.read())
 
 
-def called(address: str, *values: object) -> str:
-    """What the page's /inspect answers, as any program would ask it."""
+def called(address: str, endpoint: str, *values: object) -> str:
+    """What an endpoint answers to a program that does as it likes."""
     data = json.dumps({"data": values}).encode()
-    event = json.loads(fetched(f"{address}/gradio_api/call/inspect", data))["event_id"]
-    return fetched(f"{address}/gradio_api/call/inspect/{event}").decode()
+    event = json.loads(fetched(f"{address}gradio_api/call/{endpoint}", data))["event_id"]
+    return fetched(f"{address}gradio_api/call/{endpoint}/{event}").decode()
 
 
-def test_the_script_is_the_verb() -> None:
-    script = Path(__file__).parents[1] / "gradio_app.py"
-    done = subprocess.run(
-        [sys.executable, str(script), "--help"], capture_output=True, text=True, check=False
+def test_programs_find_five_endpoints(client: Client) -> None:
+    described = client.view_api(print_info=False, return_format="dict")
+    endpoints = {"/inspect", "/convert", "/status", "/result", "/cancel"}
+    assert set(described["named_endpoints"]) == endpoints
+    assert not described["unnamed_endpoints"]
+
+
+@pytest.mark.slow
+def test_a_program_uploads_converts_and_downloads(
+    client: Client, address: str, small_model: SmallModel
+) -> None:
+    """As the page's README shows it."""
+    model = handle_file(str(small_model.checkpoint))
+    found = client.predict(source=model, api_name="/inspect")
+    assert (found["kind"], found["family"], found["name"]) == (
+        "checkpoint", "sd15", small_model.checkpoint.name
+    )  # fmt: skip
+    order = {**TEXT, "checkpoint": model, "loras": [[handle_file(str(small_model.lora)), "0.5"]]}
+    job = client.predict(order=order, api_name="/convert")["job"]
+    seen = []
+    while not (status := client.predict(job=job, api_name="/status"))["finished"]:
+        seen.append(status["done"])
+        time.sleep(0.3)
+    assert status["state"] == "pass", status
+    assert seen == sorted(seen)
+    result = client.predict(job=job, api_name="/result")
+    assert result["verdict"] == "pass"
+    names = [file["name"] for file in result["files"]]
+    assert {"manifest.json", "report.html", "report.json"} < set(names)
+    for file in result["files"]:
+        assert len(fetched(address + file["address"])) == file["bytes"]
+    with zipfile.ZipFile(BytesIO(fetched(address + result["archive"]))) as packed:
+        assert packed.namelist() == names
+    assert result["commands"][0].startswith(f"sdconv export -u {small_model.checkpoint.name}")
+    assert "/" not in result["commands"][0].split(" -u ")[1].split()[0]
+
+
+def test_a_program_cancels(client: Client) -> None:
+    order = {**TEXT, "components": [], "checkpoint": "small.safetensors"}  # it takes a minute
+    job = client.predict(order=order, api_name="/convert")["job"]
+    status = client.predict(job=job, api_name="/cancel")
+    assert (status["state"], status["finished"]) == ("stopped", True)
+
+
+@pytest.mark.parametrize(
+    ("order", "reason"),
+    [
+        ({**TEXT}, "no checkpoint is chosen"),
+        ({**TEXT, "checkpoint": "../small.safetensors"}, "no such file"),
+        ({**TEXT, "checkpoint": "/etc/passwd"}, "no such file"),
+        ({**TEXT, "checkpoint": "http://example.com/x"}, "only https"),
+        ({**TEXT, "checkpoint": "small.safetensors", "targets": ["abacus"]}, "unknown target"),
+        ({"chekpoint": "x"}, "no field"),
+    ],
+)
+def test_refusals_reach_programs_in_one_sentence(
+    client: Client, root: Path, order: dict[str, Any], reason: str
+) -> None:
+    with pytest.raises(AppError, match=reason) as error:
+        client.predict(order=order, api_name="/convert")
+    assert str(root) not in str(error.value)
+
+
+def test_an_unknown_job_is_no_job(client: Client) -> None:
+    for endpoint in ("/status", "/result", "/cancel"):
+        with pytest.raises(AppError, match="no job"):
+            client.predict(job="20260101-000000-" + "0" * 32, api_name=endpoint)
+
+
+@pytest.mark.parametrize("place", ["root", "job", "/etc/passwd", "cwd"])
+def test_gradio_serves_no_file_but_uploads(address: str, root: Path, place: str) -> None:
+    job = root / "jobs" / "file.txt"
+    job.write_text("x")
+    path = {"root": root / "small.safetensors", "job": job, "cwd": Path("gradio_app.py").absolute()}
+    with pytest.raises(HTTPError, match="403"):
+        fetched(f"{address}gradio_api/file={path.get(place, place)}")
+
+
+@pytest.mark.parametrize(
+    "path", ["/etc/passwd", "{root}/small.safetensors", "{root}/jobs/file.txt"]
+)
+def test_nothing_can_stand_for_an_upload(address: str, root: Path, path: str) -> None:
+    """A program may claim that a file was uploaded; then it must lie among the uploads."""
+    claimed = {"path": path.format(root=root), "meta": {"_type": "gradio.FileData"}}
+    assert "event: error" in called(address, "inspect", claimed, "")
+
+
+def test_gradio_fetches_nothing_in_the_place_of_an_upload(address: str) -> None:
+    """Its own downloads know neither limits nor policy."""
+    with socket.create_server(("127.0.0.1", 0)) as trap:
+        trap.settimeout(0.5)
+        place = f"http://127.0.0.1:{trap.getsockname()[1]}/x.safetensors"
+        for url in (place, "https://example.com/x.safetensors"):
+            claimed = {"path": url, "url": url, "meta": {"_type": "gradio.FileData"}}
+            answer = called(address, "inspect", claimed, "")
+            assert "event: error" in answer
+            assert "give an address as a text" in answer
+        with pytest.raises(TimeoutError):
+            trap.accept()
+
+
+def test_the_page_calls_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+    look_up = socket.getaddrinfo
+
+    def recorded(host: Any, *arguments: Any, **options: Any) -> Any:
+        asked.append(host)
+        return look_up(host, *arguments, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", recorded)
+    with served(tmp_path / "root") as address:
+        assert b"sdconv" in fetched(address)
+        assert fetched(f"{address}healthy") == b"ok"
+    assert {str(host) for host in asked} <= {"127.0.0.1", "localhost"}
+
+
+def test_with_accounts_users_see_their_own(tmp_path: Path, small_model: SmallModel) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    shutil.copyfile(small_model.checkpoint, root / "small.safetensors")
+    accounts = Accounts({"ann": "a-pass", "ben": "b-pass"})
+    with served(root, accounts=accounts) as address:
+        with pytest.raises(HTTPError, match="401"):
+            called(address, "inspect", "small.safetensors", "")
+        with pytest.raises(HTTPError, match="401"):
+            fetched(f"{address}gradio_api/upload", b"x")
+        ann = Client(address, auth=("ann", "a-pass"), verbose=False)
+        ben = Client(address, auth=("ben", "b-pass"), verbose=False)
+        order = {**TEXT, "checkpoint": "small.safetensors"}
+        job = ann.predict(order=order, api_name="/convert")["job"]
+        assert Jobs(Workspace(root)).get(job).owner == "user ann"  # type: ignore[union-attr]
+        for endpoint in ("/status", "/result", "/cancel"):
+            with pytest.raises(AppError, match="no job"):
+                ben.predict(job=job, api_name=endpoint)
+        assert ann.predict(job=job, api_name="/cancel")["finished"]
+        with pytest.raises(ValueError, match=r"Could not login|Incorrect|failed"):
+            Client(address, auth=("ann", "wrong"), verbose=False)
+
+
+def test_the_options_have_the_limits_for_defaults() -> None:
+    """They are written twice: the command line starts without the converter."""
+    assert Limits() == Limits(
+        running=ui.RUNNING,
+        waiting=ui.WAITING,
+        each=ui.EACH,
+        quota=round(ui.QUOTA_GB * GB),
+        largest=round(ui.LARGEST_GB * GB),
+        keep_days=ui.KEEP_DAYS,
+        fetch_minutes=ui.FETCH_MINUTES,
+        draw_minutes=ui.DRAW_MINUTES,
     )
-    assert done.returncode == 0, done.stderr
-    assert all(option in done.stdout for option in ("--host", "--port", "--root"))
+
+
+def test_a_taken_port_is_a_readable_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        monkeypatch.setattr(sys.modules[__name__], "free_port", lambda: taken.getsockname()[1])
+        with pytest.raises(InputError, match="choose another --port"), served(tmp_path / "root"):
+            pass
+
+
+def test_the_script_serves_until_its_container_is_stopped(tmp_path: Path) -> None:
+    port = free_port()
+    command = [sys.executable, str(SCRIPT), "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--root", str(tmp_path / "root"), "--quota", "1", "--running", "2"]
+    env = {**os.environ, "SDCONV_UI_ACCOUNTS": "ann:s3cret"}
+    with subprocess.Popen(command, env=env) as server:
+        for _ in range(300):
+            try:
+                fetched(f"http://127.0.0.1:{port}/healthy")
+                break
+            except OSError:
+                time.sleep(0.2)
+        with pytest.raises(HTTPError, match="401"):
+            called(f"http://127.0.0.1:{port}/", "inspect", "x", "")
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(30) == 0

@@ -6,22 +6,46 @@ level of comparison (one layer, a whole trajectory, the final picture) is a new 
 own measurements, and lands in the same `Result`.
 """
 
+from __future__ import annotations
+
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from converter.sizes import Size
 from converter.weights import Array
-from targets.base import Conformance
+from targets.base import Conformance, Placement
 from validate.latency import Latency
+
+if TYPE_CHECKING:
+    from validate.attribution import Attribution
+    from validate.baseline import Comparison
+    from validate.rescue.repair import Repair
 
 EMULATOR_BUDGET = 600.0
 """Seconds that one artifact may take on an emulator, unless the user says otherwise."""
 
-PICTURE_LEVEL = "picture"
-"""The level of results that all components have together: what they draw."""
+
+class Level(StrEnum):
+    """What is compared: the ways to look at artifacts, each of which can be asked for alone."""
+
+    EXPORT = "export"
+    """The bundle against the files it was made from, and its graphs against baked constants."""
+    COMPONENT = "component"
+    """Every output of every artifact, on inputs that look real."""
+    LAYER = "layer"
+    """The tensors inside, along the depth of the network: where it parts from torch."""
+    TRAJECTORY = "trajectory"
+    """The latents of every step of the sampling loop, from the same noise."""
+    PICTURE = "picture"
+    """What all components draw together."""
+
+
+TOGETHER = (Level.TRAJECTORY, Level.PICTURE)
+"""The levels of results that all components have together."""
 
 
 class Verdict(StrEnum):
@@ -67,7 +91,8 @@ class Measurement:
     """How far an output is from the reference's.
 
     `agreement` is None when there is nothing that numbers could describe; `problem` then says why
-    in words, and no judge lets it pass. `peak` is max |reference|, `count` the number of values.
+    in words, and no judge lets it pass. `peak` is max |reference|, `count` the number of values,
+    `ssim` the structural similarity where the two are pictures.
     """
 
     nan: int
@@ -76,6 +101,7 @@ class Measurement:
     peak: float
     agreement: Agreement | None
     problem: str | None = None
+    ssim: float | None = None
 
 
 @dataclass(frozen=True)
@@ -83,17 +109,19 @@ class Threshold:
     """What a precision must reach. `reason` says where the numbers come from.
 
     `psnr_db` and `cosine` are floors, `expected_db` the PSNR usually seen, `gain` the largest
-    |gain - 1|. `max_abs_error`, where given, holds at a reference peak up to 1 and grows in
-    proportion to larger peaks.
+    |gain - 1|, where that is asked. `max_abs_error`, where given, holds at a reference peak up to 1
+    and grows in proportion to larger peaks.
     """
 
     precision: str
     psnr_db: float
     expected_db: float
     cosine: float
-    gain: float
+    gain: float | None
     max_abs_error: float | None
     reason: str
+    overridden: bool = False
+    """Whether a recipe put its own numbers in the place of the usual ones."""
 
     def allowed_error(self, peak: float) -> float | None:
         """The largest absolute error at that reference peak."""
@@ -109,9 +137,9 @@ class Ruling:
 
 
 class Judge(ABC):
-    """Turns a measurement into a ruling. `level` says what was compared ("component")."""
+    """Turns a measurement into a ruling. `level` says what was compared."""
 
-    level: str
+    level: Level
 
     @abstractmethod
     def threshold(self, component: str, precision: str) -> Threshold:
@@ -134,6 +162,7 @@ class Check:
     """One output in one case. `measurement` is None when the case was not run (or broke).
 
     `saved` and `reference` are the files of arrays that were compared, `link` says of what.
+    `position` is the place along the depth of a network or the steps of a trajectory, from 0.
     """
 
     case: str
@@ -145,11 +174,43 @@ class Check:
     saved: Path | None = None
     reference: Path | None = None
     link: Link = Link.ARTIFACT
+    position: int | None = None
+
+    @property
+    def psnr_db(self) -> float | None:
+        """The PSNR, where there is one."""
+        agreement = None if self.measurement is None else self.measurement.agreement
+        return None if agreement is None else agreement.psnr_db
+
+
+@dataclass(frozen=True)
+class Sight:
+    """What a recogniser sees in one picture. `score` runs from 0 to 1: how sure it is.
+
+    `right` says whether that is what the prompt asks for.
+    """
+
+    right: bool
+    score: float
+    words: str
+
+
+@dataclass(frozen=True)
+class Recognition:
+    """What a recogniser sees in the pictures of an artifact (`mine`) and of the reference."""
+
+    ruling: Ruling
+    prompts: Sequence[str]
+    mine: Sequence[Sight]
+    reference: Sequence[Sight]
 
 
 @dataclass(frozen=True)
 class Result:
-    """One artifact at one level: its checks, worst first."""
+    """One artifact at one level: its checks, worst first.
+
+    `blame` says in one sentence where it goes wrong, as far as that was looked for.
+    """
 
     component: str
     target: str
@@ -157,11 +218,13 @@ class Result:
     size: Size | None
     batch: int
     precision: str
-    level: str
+    level: Level
     path: str
     threshold: Threshold
     checks: Sequence[Check]
     note: str
+    blame: str = ""
+    recognition: Recognition | None = None
 
     @property
     def worst(self) -> Check:
@@ -170,12 +233,33 @@ class Result:
 
     @property
     def verdict(self) -> Verdict:
-        """The worst of all checks."""
-        return worst([check.ruling.verdict for check in self.checks])
+        """The worst of all checks, and of what a recogniser says."""
+        seen = [] if self.recognition is None else [self.recognition.ruling]
+        return worst([ruling.verdict for ruling in (*self.rulings, *seen)])
+
+    @property
+    def rulings(self) -> list[Ruling]:
+        """Those of all checks."""
+        return [check.ruling for check in self.checks]
+
+    @property
+    def sentence(self) -> str:
+        """What decides, in words."""
+        if self.recognition is not None and self.verdict is not self.worst.ruling.verdict:
+            return self.recognition.ruling.sentence
+        return self.worst.ruling.sentence
+
+    @property
+    def in_order(self) -> list[Check]:
+        """The checks that have a place, along the depth or the steps."""
+        placed = [check for check in self.checks if check.position is not None]
+        return sorted(placed, key=lambda check: check.position or 0)
 
     @property
     def label(self) -> str:
         """In a user's words: ``unet 512x512 f16 on bm1684x``."""
+        if self.level == Level.EXPORT:
+            return f"{self.component} as exported"
         parts = (self.component, self.size, self.precision, "on", self.target)
         return " ".join(str(part) for part in parts if part)
 
@@ -198,6 +282,14 @@ class Report:
     created: str
     latency: Latency | None = None
     conformance: Sequence[Conformance] = ()
+    attributions: Sequence[Attribution] = ()
+    repairs: Sequence[Repair] = ()
+    comparison: Comparison | None = None
+    recipe: str = ""
+    placements: Mapping[str, Placement] = field(default_factory=dict)
+    """By artifact and target in words, where a vendor's library runs a part of the network."""
+    unproven: Mapping[str, str] = field(default_factory=dict)
+    """By target: what the verdict says nothing about."""
 
     @property
     def verdict(self) -> Verdict:
@@ -209,6 +301,11 @@ class Report:
     def count(self, verdict: Verdict) -> int:
         """How many results have that verdict."""
         return sum(result.verdict is verdict for result in self.results)
+
+    @property
+    def overridden(self) -> list[Threshold]:
+        """The thresholds that a recipe replaced."""
+        return list(dict.fromkeys(r.threshold for r in self.results if r.threshold.overridden))
 
     @property
     def sentence(self) -> str:
@@ -227,16 +324,25 @@ class Report:
         passed = f"{self._share(Verdict.PASS)} agree with the fp32 reference"
         if open_ or not self.results:
             return f"{passed}; {open_} not fully run, so this is not a pass"
-        return f"{passed} within their thresholds"
+        own = ", some of them the recipe's own" if self.overridden else ""
+        return f"{passed} within their thresholds{own}"
 
     def _share(self, verdict: Verdict) -> str:
-        """How many of the artifacts, and of the pictures if there are any, have that verdict."""
-        drawn = [result for result in self.results if result.level == PICTURE_LEVEL]
-        parts = [(self.count(verdict), len(self.results), "artifacts")]
-        if drawn:
-            count = sum(result.verdict is verdict for result in drawn)
-            parts = [
-                (self.count(verdict) - count, len(self.results) - len(drawn), "artifacts"),
-                (count, len(drawn), "picture" if len(drawn) == 1 else "pictures"),
-            ]
-        return " and ".join(f"{count} of {total} {what}" for count, total, what in parts)
+        """How many results of each level have that verdict, of those levels that were looked at."""
+        parts = [
+            f"{sum(r.verdict is verdict for r in mine)} of {len(mine)} {what[len(mine) != 1]}"
+            for level, what in COUNTED.items()
+            if (mine := [r for r in self.results if r.level == level])
+        ]
+        *before, last = parts or ["0 of 0 artifacts"]
+        return f"{', '.join(before)} and {last}" if before else last
+
+
+COUNTED = {
+    Level.COMPONENT: ("artifact", "artifacts"),
+    Level.PICTURE: ("picture", "pictures"),
+    Level.TRAJECTORY: ("trajectory", "trajectories"),
+    Level.LAYER: ("network inside", "networks inside"),
+    Level.EXPORT: ("export", "exports"),
+}
+"""What the results of each level are called in the verdict."""

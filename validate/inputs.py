@@ -6,18 +6,19 @@ leave the range where precision matters, and zeros would hide half of the errors
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from converter.adapters.lcm import MODEL_SAMPLING
-from converter.architecture import CONTROLNET
+from converter.architecture import CONTROLNET, TIME_ID_WIDTH
+from converter.components import ADDED, TIME
 from converter.errors import InputError
 from converter.families.controlnet import kind_of
 from converter.interface import Interface
 from converter.sizes import LATENT_SCALE
 from converter.weights import Array
-from runtime.conditioning import guidance_embedding
+from runtime.conditioning import added_embedding, guidance_embedding, sinusoids
 from runtime.hints import edges_of
 from runtime.schedulers import alpha_bar
 from runtime.tokenizer import LENGTH
@@ -111,7 +112,10 @@ def _embedding(wanted: _Wanted, origins: Origins) -> Array:
     """Embed the scene's prompts; without a text encoder, unit-variance noise has to do."""
     if origins.vocabulary is None or origins.embed is None:
         return wanted.noise()
-    return origins.embed(token_rows(wanted.scene.prompt, wanted.shape[:2], origins.vocabulary))
+    rows = (wanted.shape[0], wanted.shape[-2])
+    embedded = origins.embed(token_rows(wanted.scene.prompt, rows, origins.vocabulary))
+    fits = embedded.size == np.prod(wanted.shape)  # else the caller says what is wrong
+    return embedded.reshape(wanted.shape) if fits else embedded
 
 
 def _pooled_embedding(wanted: _Wanted, origins: Origins) -> Array:
@@ -137,6 +141,21 @@ def _guidance_embedding(wanted: _Wanted, origins: Origins) -> Array:
     del origins
     batch, width = wanted.shape
     return np.repeat(guidance_embedding(MODEL_SAMPLING["guidance"], width), batch, axis=0)
+
+
+def _time_embedding(wanted: _Wanted, origins: Origins) -> Array:
+    del origins
+    batch, *_, width = wanted.shape
+    rows = sinusoids(np.full(batch, wanted.scene.timestep), width)
+    return rows.reshape(wanted.shape)
+
+
+def _added_embedding(wanted: _Wanted, origins: Origins) -> Array:
+    """Join a pooled embedding and the sizes, as `runtime.conditioning` does."""
+    batch, *_, width = wanted.shape
+    sizes = _time_ids(replace(wanted, shape=(batch, 6)), origins)
+    pooled = replace(wanted, shape=(batch, width - sizes.shape[1] * TIME_ID_WIDTH))
+    return added_embedding(_pooled_embedding(pooled, origins), sizes).reshape(wanted.shape)
 
 
 def _residual(wanted: _Wanted, origins: Origins) -> Array:
@@ -168,7 +187,7 @@ def _latent(wanted: _Wanted, origins: Origins) -> Array:
 
 def _noisy_latent(wanted: _Wanted, origins: Origins) -> Array:
     """Return x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) noise, with x_0 the scaled latent."""
-    kept = alpha_bar(wanted.scene.timestep)
+    kept = alpha_bar(int(wanted.scene.timestep))
     clean = _latent(wanted, origins) * origins.scaling_factor
     noise = generator("noise", wanted.scene.name).standard_normal(wanted.shape, np.float32)
     return np.asarray(np.sqrt(kept) * clean + np.sqrt(1 - kept) * noise)
@@ -180,6 +199,8 @@ _DENOISER: dict[str, Callable[[_Wanted, Origins], Array]] = {
     "encoder_hidden_states": _embedding,
     "text_embeds": _pooled_embedding,
     "time_ids": _time_ids,
+    TIME: _time_embedding,
+    ADDED: _added_embedding,
 }
 Maker = Callable[[_Wanted, Origins], Array]
 _TEXT_ENCODER: dict[str, Maker] = {"input_ids": _tokens, "tokens": _tokens}

@@ -1,15 +1,31 @@
 """From a measurement to a verdict and the sentence that explains it."""
 
-from validate.base import PICTURE_LEVEL, Agreement, Judge, Measurement, Ruling, Threshold, Verdict
-from validate.thresholds import picture_threshold, threshold_for
+from collections.abc import Mapping, Sequence
+
+from validate.base import Agreement, Judge, Level, Measurement, Ruling, Threshold, Verdict
+from validate.overrides import Override, overridden
+from validate.thresholds import (
+    layer_threshold,
+    picture_threshold,
+    threshold_for,
+    trajectory_threshold,
+)
 
 
 class ComponentJudge(Judge):
     """Compares one component's output with the reference's, everything else equal."""
 
-    level = "component"
+    level = Level.COMPONENT
+
+    def __init__(self, overrides: Sequence[Override] = ()) -> None:
+        self._overrides = overrides
 
     def threshold(self, component: str, precision: str) -> Threshold:
+        """The usual row, with what a recipe puts in its place."""
+        usual = self.usual(component, precision)
+        return overridden(usual, self._overrides, self.level, component)
+
+    def usual(self, component: str, precision: str) -> Threshold:
         """The row of `validate.thresholds`."""
         return threshold_for(component, precision)
 
@@ -32,12 +48,44 @@ class ComponentJudge(Judge):
 class PictureJudge(ComponentJudge):
     """Compares the pictures that all components draw together."""
 
-    level = PICTURE_LEVEL
+    level = Level.PICTURE
 
-    def threshold(self, component: str, precision: str) -> Threshold:
+    def usual(self, component: str, precision: str) -> Threshold:
         """The row for pictures, whatever the component."""
         del component
         return picture_threshold(precision)
+
+
+class TrajectoryJudge(ComponentJudge):
+    """Compares the latents that all components but the decoder come to together."""
+
+    level = Level.TRAJECTORY
+
+    def usual(self, component: str, precision: str) -> Threshold:
+        """The row for latents, whatever the component."""
+        del component
+        return trajectory_threshold(precision)
+
+
+class LayerJudge(ComponentJudge):
+    """Compares a tensor inside a network with the output of the torch module that it is."""
+
+    level = Level.LAYER
+
+    def usual(self, component: str, precision: str) -> Threshold:
+        """The row for what lies inside the component."""
+        return layer_threshold(component, precision)
+
+
+def judges(overrides: Sequence[Override] = ()) -> Mapping[Level, ComponentJudge]:
+    """The judge of every level; exports are judged as components in fp32."""
+    return {
+        Level.EXPORT: ComponentJudge(overrides),
+        Level.COMPONENT: ComponentJudge(overrides),
+        Level.LAYER: LayerJudge(overrides),
+        Level.TRAJECTORY: TrajectoryJudge(overrides),
+        Level.PICTURE: PictureJudge(overrides),
+    }
 
 
 def _broken(a: Agreement, t: Threshold, peak: float) -> list[str]:
@@ -48,8 +96,8 @@ def _broken(a: Agreement, t: Threshold, peak: float) -> list[str]:
     broken = []
     if not a.psnr_db >= t.psnr_db:
         broken.append(f"PSNR {a.psnr_db:.1f} dB is below the {t.psnr_db:g} dB needed")
-    if not abs(a.gain - 1) <= t.gain:
-        broken.append(f"the output is {a.gain:.4g} times the reference")
+    if t.gain is not None and not abs(a.gain - 1) <= t.gain:
+        broken.append(f"the output is {a.gain:.6g} times the reference")
     if not a.cosine >= t.cosine:
         broken.append(f"cosine {a.cosine:.6f} is below {t.cosine:g}")
     allowed = t.allowed_error(peak)

@@ -1,7 +1,7 @@
 """What is to be compared with what, and where its arrays are saved. Nothing is run here."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from converter.bundle import Bundle
@@ -55,8 +55,30 @@ class Group:
     subjects: tuple[Subject, ...]
 
 
-def plan(manifest: Manifest, bundle: Bundle) -> list[Group]:
-    """Group the artifacts of a folder; raises InputError when the bundle is not theirs."""
+def load_artifacts(folder: Path) -> Manifest:
+    """The manifest of a folder, with the weights beside each artifact in its content.
+
+    Whatever is saved of an artifact so expires when they change. Raises InputError.
+    """
+    manifest = Manifest.load(folder)
+    beside = {name for a in manifest.artifacts if a.content is None for name in a.files}
+    files = {name: blake3_of(folder / name) for name in sorted(beside)}
+    return replace(manifest, artifacts=[_with_content(a, files) for a in manifest.artifacts])
+
+
+def _with_content(artifact: Artifact, files: Mapping[str, str]) -> Artifact:
+    if artifact.content is not None:
+        return artifact
+    parts = {name: files[name] for name in artifact.files}
+    return replace(artifact, content=content_key({"artifact": artifact.blake3, **parts}))
+
+
+def plan(manifest: Manifest, bundle: Bundle, references: Path | None = None) -> list[Group]:
+    """Group the artifacts of a folder; raises InputError when the bundle is not theirs.
+
+    `references` is where inputs and the reference's outputs go that folders share.
+    """
+    shared = references or manifest.folder / FOLDER / "reference"
     order: dict[tuple[str, Size | None, int], list[Artifact]] = {}
     for artifact in manifest.artifacts:
         _check_unchanged(artifact, manifest.folder)
@@ -65,7 +87,7 @@ def plan(manifest: Manifest, bundle: Bundle) -> list[Group]:
         _check_belongs(component, manifest, bundle)
     for artifact in manifest.artifacts:
         _check_weights(artifact, manifest, bundle)
-    return [_group(manifest, bundle, artifacts) for artifacts in order.values()]
+    return [_group(manifest, bundle, artifacts, shared) for artifacts in order.values()]
 
 
 def _check_unchanged(artifact: Artifact, folder: Path) -> None:
@@ -94,7 +116,9 @@ def _check_belongs(component: str, manifest: Manifest, bundle: Bundle) -> None:
         )
 
 
-def _group(manifest: Manifest, bundle: Bundle, artifacts: Sequence[Artifact]) -> Group:
+def _group(
+    manifest: Manifest, bundle: Bundle, artifacts: Sequence[Artifact], references: Path
+) -> Group:
     first = artifacts[0]
     component, interface = first.component, manifest.interfaces[first.component]
     made_from = {
@@ -115,7 +139,7 @@ def _group(manifest: Manifest, bundle: Bundle, artifacts: Sequence[Artifact]) ->
     weights = bundle.components[component].weights_key
     reference_key = content_key({"inputs": inputs_key, "weights": weights})
     name = _name(component, first.size, first.batch)
-    shared = manifest.folder / FOLDER / "reference" / name
+    shared = references / name
     return Group(
         component,
         first.size,
@@ -129,7 +153,7 @@ def _group(manifest: Manifest, bundle: Bundle, artifacts: Sequence[Artifact]) ->
 
 
 def _subject(folder: Path, name: str, artifact: Artifact, inputs_key: str) -> Subject:
-    made_from = {"artifact": artifact.key, "blake3": artifact.blake3, "inputs": inputs_key}
+    made_from = {"artifact": artifact.key, "content": artifact.computes, "inputs": inputs_key}
     key = content_key(made_from)
     where = folder / FOLDER / artifact.target / f"{name}-{artifact.precision}"
     lowered = where.with_name(f"{where.name}-lowered")

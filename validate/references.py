@@ -1,7 +1,7 @@
 """The reference networks of a bundle: opened when first asked for, closed together."""
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Self
@@ -9,14 +9,14 @@ from typing import Any, Self
 import numpy as np
 
 from converter.bundle import Bundle
-from converter.components import POOLED, hidden_state, text_encoders
+from converter.components import hidden_state, text_encoders
 from converter.interface import Interface
 from converter.weights import Array
+from runtime.conditioning import POOLED_NAMES
+from runtime.staging import OpenReference
 from targets.base import Runner
+from targets.torch_reference import TorchReference
 from validate.inputs import Origins
-
-OpenReference = Callable[[Bundle, str], Runner]
-"""Opens the reference of one component: `targets.torch_reference.open_reference`, or a stand-in."""
 
 
 def open_torch_reference(bundle: Bundle, component: str) -> Runner:
@@ -49,10 +49,18 @@ class References:
 
     def infer(self, component: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Run the reference of a component."""
+        return self._runner(component).infer(inputs)
+
+    def modules(self, component: str) -> TorchReference | None:
+        """The reference whose modules can be looked into; None where a stand-in cannot."""
+        runner = self._runner(component)
+        return runner if isinstance(runner, TorchReference) else None
+
+    def _runner(self, component: str) -> Runner:
         if component not in self._runners:
             runner = self._opener(self._bundle, component)
             self._runners[component] = self._stack.enter_context(runner)
-        return self._runners[component].infer(inputs)
+        return self._runners[component]
 
     def origins(self) -> Origins:
         """Return the sources of inputs that this bundle's own networks can compute."""
@@ -75,7 +83,9 @@ class References:
         return np.concatenate([self._output(e, tokens, n) for e, n in states.items()], axis=-1)
 
     def _pool(self, tokens: Array) -> Array:
-        return self._output("text_encoder_2", tokens, POOLED)
+        outputs = self._ports("text_encoder_2").outputs
+        name = next(port.name for port in outputs if port.name in POOLED_NAMES)
+        return self._output("text_encoder_2", tokens, name)
 
     def _encode(self, pictures: Array) -> Array:
         """Keep the mean of the moments: the first half of the channels."""

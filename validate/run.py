@@ -6,14 +6,16 @@ torch nor a vendor's runtime is imported. Nothing is judged here.
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from converter.bundle import Bundle
 from converter.errors import InputError
 from converter.progress import Event, Progress
 from converter.weights import Array
-from targets.base import Artifact, Target, ToolchainError
+from targets.base import Artifact, Runner, Target, ToolchainError
 from targets.compile import job_of
 from targets.one_file import in_one_file
 from validate.base import Ruling, Verdict
@@ -39,31 +41,74 @@ NOT_RUN = Outcome(
 
 @dataclass(frozen=True)
 class Bench:
-    """Where to run: the artifacts' folder and bundle, an opener of targets, the emulator's time."""
+    """Where to run: the artifacts' folder and bundle, an opener of targets, the emulator's time.
+
+    With `lowered` what an emulator would run is run in the compiler's interpreter instead, which
+    takes seconds, where there is one.
+    """
 
     folder: Path
     open_target: Callable[[str], Target]
     emulator_budget: float
     progress: Progress
     bundle: Bundle
+    lowered: bool = False
 
 
 def run(groups: Sequence[Group], references: References, bench: Bench) -> dict[Path, Outcome]:
     """Run what is not saved yet. Outcomes are by the folder of each subject's outputs."""
     outcomes = {}
-    for group in groups:
-        for subject in group.subjects:
-            outcomes[subject.outputs.folder] = _run_subject(subject, group, references, bench)
+    with _Session() as session:
+        for group in groups:
+            for subject in group.subjects:
+                outcome = _run_subject(subject, group, references, bench, session)
+                outcomes[subject.outputs.folder] = outcome
     return outcomes
 
 
-def _run_subject(subject: Subject, group: Group, references: References, bench: Bench) -> Outcome:
+class _Session:
+    """The runner that is open: it stays so for the next artifact that it serves too."""
+
+    def __init__(self) -> None:
+        self._name: tuple[str, str] | None = None
+        self._open = ExitStack()
+
+    def runner(self, target: Target, artifact: Artifact, folder: Path) -> Runner:
+        """Open an artifact, unless that is done. Raises ToolchainError."""
+        session = target.session(artifact)
+        name = None if session is None else (target.name, session)
+        if name is None or name != self._name:
+            self.close()
+            self._runner = self._open.enter_context(target.open(artifact, folder))
+            self._name = name
+        return self._runner
+
+    def done(self) -> None:
+        """Close a runner that serves nothing else."""
+        if self._name is None:
+            self.close()
+
+    def close(self) -> None:
+        """Close what is open."""
+        self._name = None
+        self._open.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _run_subject(
+    subject: Subject, group: Group, references: References, bench: Bench, session: _Session
+) -> Outcome:
     label = f"validate {subject.label}"
     todo = [scene for scene in group.scenes if not subject.outputs.has(scene.name)]
     saved = [scene for scene in group.scenes if scene not in todo]
     bench.progress(Event(label, 0))
     if saved:
-        _run_reference(saved, group, references)
+        run_reference(saved, group, references)
     if not todo:
         note = "reused: same artifact, weights and inputs as before"
         bench.progress(Event(label, 1, f"{subject.label}: {note}"))
@@ -75,21 +120,28 @@ def _run_subject(subject: Subject, group: Group, references: References, bench: 
         missing = Ruling(Verdict.INCOMPLETE, f"not run: {e}")
         bench.progress(Event(label, 1, f"{subject.label}: {missing.sentence}"))
         return Outcome("", missing)
+    if bench.lowered and target.run_seconds(subject.artifact, bench.folder) is not None:
+        note = _interpret(subject, group, target, references, bench)
+        if group.scenes and subject.lowered.has(group.scenes[0].name):
+            bench.progress(Event(label, 1, f"{subject.label}: {note}"))
+            return Outcome(note, NOT_RUN.missing)
     affordable, missing = _affordable(target, subject.artifact, todo, bench)
     if not affordable:
         note = "" if saved else _interpret(subject, group, target, references, bench)
         said = "; ".join(filter(None, (missing.sentence, note)))
         bench.progress(Event(label, 1, f"{subject.label}: {said}"))
         return Outcome(note, missing)
-    _run_reference(affordable, group, references)
+    run_reference(affordable, group, references)
     started = time.monotonic()
     try:
-        with target.open(subject.artifact, bench.folder) as runner:
-            for done, scene in enumerate(affordable):
-                bench.progress(Event(label, done / len(affordable)))
-                seconds, outputs = _timed(runner.infer, group.inputs.load(scene.name))
-                subject.outputs.save(scene.name, outputs, seconds)
+        runner = session.runner(target, subject.artifact, bench.folder)
+        for done, scene in enumerate(affordable):
+            bench.progress(Event(label, done / len(affordable)))
+            seconds, outputs = _timed(runner.infer, group.inputs.load(scene.name))
+            subject.outputs.save(scene.name, outputs, seconds)
+        session.done()
     except ToolchainError as e:
+        session.close()
         return Outcome("", Ruling(Verdict.FAIL, f"it could not be run: {e}"))
     note = f"ran {len(affordable)} cases in {time.monotonic() - started:.1f} s"
     bench.progress(Event(label, 1, f"{subject.label}: {note}"))
@@ -108,7 +160,7 @@ def _interpret(
         )
     todo = [scene for scene in group.scenes if not subject.lowered.has(scene.name)]
     saved = [scene for scene in group.scenes if scene not in todo]
-    _run_reference(saved, group, references)
+    run_reference(saved, group, references)
     if not todo:
         return "reused what the compiler's interpreter gave for it before"
     label = f"validate {subject.label}"
@@ -124,7 +176,7 @@ def _interpret(
         with runner:
             for scene in todo:
                 bench.progress(Event(label, done / len(todo)))
-                _run_reference([scene], group, references)
+                run_reference([scene], group, references)
                 seconds, outputs = _timed(runner.infer, group.inputs.load(scene.name))
                 subject.lowered.save(scene.name, outputs, seconds)
                 done += 1
@@ -149,6 +201,8 @@ def _affordable(
     target: Target, artifact: Artifact, todo: Sequence[Scene], bench: Bench
 ) -> tuple[Sequence[Scene], Ruling]:
     """Choose the cases that fit into the emulator's time, and the ruling on those that do not."""
+    if target.cannot_run is not None:
+        return [], Ruling(Verdict.INCOMPLETE, f"not run: {target.cannot_run}")
     seconds = target.run_seconds(artifact, bench.folder)
     if seconds is None:
         return todo, NOT_RUN.missing
@@ -157,7 +211,7 @@ def _affordable(
     return affordable, too_slow("not run", left_over, bench)
 
 
-def _run_reference(wanted: Sequence[Scene], group: Group, references: References) -> None:
+def run_reference(wanted: Sequence[Scene], group: Group, references: References) -> None:
     """Make and save inputs and reference outputs of these cases, unless they are there."""
     shapes = group.interface.input_shapes(group.batch, group.size)
     for scene in wanted:

@@ -8,7 +8,7 @@ from converter.errors import InputError
 from converter.families.controlnet import kind_of
 from converter.interface import Interface
 
-RECIPE_VERSION = 1
+RECIPE_VERSION = 2
 """Raise it whenever the same scene gives other inputs than before: saved outputs then expire."""
 
 
@@ -20,7 +20,7 @@ class Scene:
     about: str
     prompt: int = 0
     picture: int = 0
-    timestep: int = 0
+    timestep: float = 0
     residuals: bool = False
 
 
@@ -32,7 +32,8 @@ _TEXT = (
 _UNET = (
     Scene("t981", "almost pure noise, timestep 981", prompt=0, picture=0, timestep=981),
     Scene("t501", "half-way, timestep 501", prompt=1, picture=1, timestep=501),
-    Scene("t21", "almost clean, timestep 21", prompt=2, picture=2, timestep=21),
+    # As Euler's schedules have it: who makes an integer of it shows.
+    Scene("t20.5", "almost clean, timestep 20.5", prompt=2, picture=2, timestep=20.5),
 )
 # First, because it proves the most: where an emulator has time for one case, it is this one.
 _UNET_RESIDUALS = (

@@ -5,15 +5,19 @@ expire it by themselves; and since every case is a file of its own, an interrupt
 with the next case.
 """
 
+import json
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from converter.files import replacing
+from converter.errors import InputError
+from converter.files import replacing, write_json
 from converter.weights import Array
+from validate.base import Agreement, Check, Measurement
 
 _ARRAY = "array/"
 """Arrays are stored under this prefix, beside the members `key` and `seconds`."""
@@ -55,8 +59,46 @@ class CaseStore:
             np.savez_compressed(file, allow_pickle=False, **members)
 
 
+@dataclass(frozen=True)
+class RecordStore:
+    """What was found out, as JSON in one file, valid for one content key."""
+
+    path: Path
+    key: str
+
+    def load(self) -> Any | None:
+        """What was saved; None where nothing was, or for something else than the key says."""
+        try:
+            saved = json.loads(self.path.read_text())
+        except (OSError, ValueError):
+            return None
+        return saved["record"] if saved.get("key") == self.key else None
+
+    def save(self, record: object) -> None:
+        """Replace what was saved."""
+        write_json(self.path, {"key": self.key, "record": record})
+
+
 def read_arrays(path: Path) -> dict[str, Array]:
     """Return the arrays of a saved case by port name."""
     with np.load(path) as saved:
         names = [name for name in saved.files if name.startswith(_ARRAY)]
         return {name.removeprefix(_ARRAY): saved[name] for name in names}
+
+
+def inputs_of(check: Check) -> dict[str, Array]:
+    """The inputs of a case of one component: they lie beside the reference's outputs.
+
+    Raises InputError where they are gone.
+    """
+    assert check.reference is not None
+    path = check.reference.parent.with_name("inputs") / check.reference.name
+    if not path.is_file():
+        raise InputError(f"{path}: gone: validate again")
+    return read_arrays(path)
+
+
+def measurement_from_json(data: Mapping[str, Any]) -> Measurement:
+    """Read what `dataclasses.asdict` gives."""
+    agreement = data["agreement"]
+    return Measurement(**{**data, "agreement": agreement and Agreement(**agreement)})

@@ -38,7 +38,7 @@ def _chained(result: Result, results: Sequence[Result]) -> Result:
         else check
         for check in result.checks
     ]
-    return replace(result, checks=tuple(sorted(checks, key=_badness, reverse=True)))
+    return replace(result, checks=tuple(sorted(checks, key=badness, reverse=True)))
 
 
 def _proves(other: Result, result: Result) -> bool:
@@ -82,7 +82,7 @@ def _result(subject: Subject, group: Group, outcome: Outcome, judge: Judge) -> R
         level=judge.level,
         path=artifact.path,
         threshold=threshold,
-        checks=tuple(sorted(checks, key=_badness, reverse=True)),
+        checks=tuple(sorted(checks, key=badness, reverse=True)),
         note=outcome.note,
     )
 
@@ -114,13 +114,13 @@ def _checks(
         )
 
 
-def _badness(check: Check) -> tuple[int, float]:
+def badness(check: Check) -> tuple[int, float]:
     """Fail before incomplete before pass; within each by PSNR, what could not be measured first.
 
-    But what was not run says less than what was run in part.
+    But what was not run says less than what was run in part, and a pass without numbers least.
     """
     verdict = check.ruling.verdict
     if check.measurement is None:
-        return verdict.badness, float("-inf" if verdict is Verdict.INCOMPLETE else "inf")
+        return verdict.badness, float("inf" if verdict is Verdict.FAIL else "-inf")
     agreement = check.measurement.agreement
     return verdict.badness, float("inf") if agreement is None else -agreement.psnr_db

@@ -5,6 +5,9 @@ https://host/path/model.safetensors#sha256=HEX   the same, checked
 hf:owner/name                                    a repository of the Hugging Face hub
 hf:owner/name/path/model.safetensors             one file of it
 hf:owner/name@revision[/path]                    at a branch, tag or commit
+
+Addresses of pages, as they are copied out of a browser, stand for what they show: a repository or
+file of the hub, and a version of a model on Civitai.
 """
 
 import re
@@ -17,6 +20,12 @@ from converter.errors import InputError
 SECRETS = re.compile(r"token|secret|password|api_?key", re.IGNORECASE)
 """Query parameters that must not be written down."""
 
+
+HUB_PAGE = re.compile(
+    r"https://(?:huggingface\.co|hf\.co)/(?P<repository>(?!api/|datasets/|spaces/)[\w.-]+/[\w.-]+)/?"
+    r"(?:(?:tree|blob)/(?P<revision>[\w.-]+)(?:/(?P<path>[^?#]*[^?#/]))?/?)?(?:\?[^#]*)?"
+)
+CIVITAI_PAGE = re.compile(r"https://civitai\.com/models/[^?#]*\?(?:[^#]*&)?modelVersionId=(\d+).*")
 
 FILES = {".safetensors", ".safetensor", ".ckpt", ".pt", ".pth", ".bin"}
 """Endings of files: a name that has one is no repository's."""
@@ -62,6 +71,12 @@ def parse_address(text: str) -> WebFile | HubFile | None:
         return None
     if scheme.lower() != "https":
         raise InputError(f"{text}: only https:// addresses are fetched: use one, or a local file")
+    if (page := HUB_PAGE.fullmatch(text)) is not None:
+        revision = f"@{page['revision']}" if page["revision"] else ""
+        path = f"/{page['path']}" if page["path"] else ""
+        return _hub_file(f"hf:{page['repository']}{revision}{path}")
+    if (version := CIVITAI_PAGE.fullmatch(text)) is not None:
+        return _web_file(f"https://civitai.com/api/download/models/{version[1]}")
     return _web_file(text)
 
 

@@ -22,6 +22,7 @@ from converter.containers.diffusers_folder import (
 )
 from converter.containers.shards import shard_of
 from converter.downloads.addresses import HubFile
+from converter.downloads.policy import ANYTHING, DownloadPolicy
 from converter.errors import InputError
 from converter.folders import cache_folder
 from converter.progress import Event, Progress
@@ -31,10 +32,14 @@ SINGLE = (".safetensors", ".ckpt", ".gguf")
 
 @dataclass(frozen=True)
 class HubDownloads:
-    """Downloads below `folder`, from the public hub or the `endpoint` given."""
+    """Downloads below `folder`, from the public hub or the `endpoint` given.
+
+    Of `policy` the size counts: an address names no host but the hub's.
+    """
 
     folder: Path = field(default_factory=lambda: cache_folder() / "hub")
     endpoint: str | None = None
+    policy: DownloadPolicy = ANYTHING
 
     def fetch(self, address: HubFile, variant: str | None, progress: Progress) -> Path:
         """Return a file's path here, or the folder of a repository's snapshot.
@@ -49,10 +54,12 @@ class HubDownloads:
         name = address.repository
         try:
             api = HfApi(endpoint=self.endpoint, token=token)
-            info = api.model_info(name, revision=address.revision)
-            there = [entry.rfilename for entry in info.siblings or ()]
-            wanted = [address.path] if address.path else wanted_files(name, there, variant)
-            wanted += configurations(wanted, there)
+            limited = self.policy.largest is not None
+            info = api.model_info(name, revision=address.revision, files_metadata=limited)
+            sizes = {entry.rfilename: entry.size or 0 for entry in info.siblings or ()}
+            wanted = [address.path] if address.path else wanted_files(name, [*sizes], variant)
+            wanted += configurations(wanted, [*sizes])
+            self.policy.check_size(sum(sizes.get(file, 0) for file in wanted), f"hf:{name}")
             paths = []
             for number, file in enumerate(wanted):
                 progress(Event(f"fetch {name}", number / len(wanted), file))

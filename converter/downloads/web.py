@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from filelock import FileLock
 
 from converter.downloads.addresses import WebFile
+from converter.downloads.policy import ANYTHING, DownloadPolicy, public_transport
 from converter.errors import InputError
 from converter.files import read_json, require_space, sha256_of, write_json
 from converter.folders import cache_folder
@@ -39,6 +40,7 @@ class WebDownloads:
     """Downloads below `folder`. `trust` replaces the system's certificates."""
 
     folder: Path = field(default_factory=lambda: cache_folder() / "downloads")
+    policy: DownloadPolicy = ANYTHING
     tokens: Mapping[str, str] = field(default_factory=lambda: TOKENS)
     trust: ssl.SSLContext | None = None
 
@@ -59,7 +61,8 @@ class WebDownloads:
                 return final
             try:
                 with self._client() as client:
-                    _Download(file, final, client, self._headers(file), progress, variable).run()
+                    headers = self._headers(file)
+                    _Download(file, final, client, headers, progress, variable, self.policy).run()
             except httpx2.HTTPError as e:
                 raise InputError(
                     f"{file.url}: the connection failed ({type(e).__name__}): check the address "
@@ -77,10 +80,14 @@ class WebDownloads:
                     "that stays on https"
                 )
 
+        trust = self.trust or True
+        guarded = self.policy.public_only  # then without proxies, which would resolve the host
         return httpx2.Client(
             follow_redirects=True,
             timeout=TIMEOUT,
-            verify=self.trust or True,
+            verify=trust,
+            trust_env=not guarded,
+            transport=public_transport(trust) if guarded else None,
             event_hooks={"request": [only_https]},
         )
 
@@ -101,6 +108,7 @@ class _Download:
     headers: Mapping[str, str]
     progress: Progress
     token_variable: str | None
+    policy: DownloadPolicy
 
     def run(self) -> None:
         part, record = (self.final.with_name(f".{self.final.name}.{e}") for e in ("part", "json"))
@@ -141,10 +149,12 @@ class _Download:
         """Append the body to `part`; raises InputError when fewer bytes come than announced."""
         announced = response.headers.get("Content-Length")
         total = have + int(announced) if announced else None
+        self._allow(total or 0, part)
         require_space(part.parent, (total or 0) - have, f"fetching {self.final.name}")
         with part.open("r+b" if have else "wb") as out:
             out.seek(have)
             for chunk in response.iter_raw(CHUNK):
+                self._allow(out.tell() + len(chunk), part)
                 out.write(chunk)
                 if total:
                     done = min(out.tell() / total, 0.999)
@@ -155,6 +165,14 @@ class _Download:
                 f"{self.file.url}: only {size} of {total} bytes came: run the same command "
                 "again to go on"
             )
+
+    def _allow(self, nbytes: int, part: Path) -> None:
+        """Raise InputError when the file is larger than allowed; nothing of it is kept."""
+        try:
+            self.policy.check_size(nbytes, self.file.url)
+        except InputError:
+            part.unlink(missing_ok=True)
+            raise
 
     def _check(self, path: Path) -> None:
         """Compare the SHA-256, where one was given; a wrong file is removed."""

@@ -51,11 +51,15 @@ SDXL_UNET = UNetArchitecture(
     pooled_dim=1280,
     time_ids=6,
 )
+SDXL_CLIP_L = replace(CLIP_L, clip_skip=1, final_norm=False)
 SDXL = Architecture(
     "sdxl",
     SDXL_UNET,
-    replace(CLIP_L, clip_skip=1, final_norm=False),
+    SDXL_CLIP_L,
     replace(KL_F8, scaling_factor=0.13025),
     CLIP_BIG_G,
 )
 """The architecture of full-size SDXL base."""
+
+SDXL_POOLED = replace(SDXL, text_encoder=replace(SDXL_CLIP_L, pooled=True))
+"""SDXL whose first text encoder gives a pooled vector too, as phones take it."""

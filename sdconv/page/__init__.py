@@ -1,1 +1,1 @@
-"""What the web page does, without the web: its folders, its jobs, its live views and its panels."""
+"""The web page: what visitors ask for, the queue, the jobs on disk, and what is shown of them."""

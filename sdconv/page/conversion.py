@@ -1,96 +1,120 @@
-"""A conversion as a visitor lives it: moment after moment, each with a status in words."""
+"""The work of one job: fetch, export, compile, validate, by the calls of the command line."""
 
-import logging
-import traceback
-from collections.abc import Iterator
-from concurrent.futures import CancelledError
-from dataclasses import dataclass
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from converter.bundle import Bundle
 from converter.errors import InputError
-from sdconv.page.job import Form, Job, Outcome, plan_job, run_job
-from sdconv.page.live import Running, View, Worker
+from converter.export import export
+from converter.files import link_or_copy
+from converter.progress import Event, Progress
+from converter.torchscript import export_torchscript
+from runtime.advice import sampling_options
+from runtime.calibration import CalibrationRequest, calibrate
+from runtime.sampling import PictureRequest
+from sdconv.page.deliverables import bundle_files, described, made_files
+from sdconv.page.fetching import fetch_missing
+from sdconv.page.forecast import foresee
+from sdconv.page.jobs import Job, Jobs
+from sdconv.page.limits import Limits
+from sdconv.page.order import COMPILE, EXPORT, Order
+from sdconv.page.requests import BUNDLE, Requests, requests_of
+from sdconv.page.run_folder import Outcome, RunFolder, StepProgress
+from sdconv.page.sources import Sources
 from sdconv.page.workspace import Workspace
-from targets.base import ToolchainError
+from targets.compile import CompileRequest, compile_bundle
+from validate.prompts import PROMPTS
+from validate.validate import validate
+
+BUNDLE_OF_JOB = "job:"
+"""Begins the bundle of an order that goes on with the export of another job."""
 
 
-@dataclass(frozen=True)
-class Status:
-    """The first thing to look at. `kind` is idle, running, stopped, error or a verdict."""
+def run_job(
+    workspace: Workspace, run: RunFolder, limits: Limits, progress: StepProgress
+) -> Outcome:
+    """Do everything that a job asks for; raises InputError or ToolchainError.
 
-    kind: str
-    title: str
-    sentence: str
-    view: View | None = None
-
-
-IDLE = Status("idle", "Ready", "Choose a checkpoint, a target and sizes, then press Convert.")
-CHECKING = Status("running", "Checking", "Reading the headers of the chosen files.")
-STOPPED = Status("stopped", "Stopped", "Nothing half-made was left under a final name.")
-
-
-@dataclass(frozen=True)
-class Moment:
-    """What is known: the job once it is planned, the outcome once there is one."""
-
-    status: Status
-    job: Job | None = None
-    outcome: Outcome | None = None
-
-    @property
-    def ended(self) -> bool:
-        """Whether nothing more will come."""
-        return self.status.kind != "running"
-
-
-def convert(form: Form, workspace: Workspace, worker: Worker) -> Iterator[Moment]:
-    """Plan and run what a form asks for. Whatever goes wrong is a sentence of the last moment.
-
-    Closing the iterator stops the work.
+    What an earlier run in the same folder left whole is reused.
     """
-    yield Moment(CHECKING)
-    try:
-        job = plan_job(form, workspace)
-    except Exception as e:  # noqa: BLE001  (a visitor sees the page, not the terminal)
-        yield Moment(Status("error", "This cannot be converted", _sentence(e, workspace.root)))
+    jobs, sources = Jobs(workspace), Sources(workspace)
+    job = jobs.get(run.path.name)
+    if job is None:
+        raise InputError("the job's record is damaged: order it again")
+    fetch_missing(replace(sources, job=run.path), job.order, limits, progress)
+    if job.order.steps == COMPILE:
+        take_bundle(jobs, job, partial(progress, "bundle"))
+    elif not job.planned():  # it could not be looked at before everything was fetched
+        _, forecast = foresee(job.order, job.locate(sources), job.folder)
+        job.save_plan(forecast.profile, forecast.stages())
+    requests = requests_of(job.settled, job.locate(sources), job.folder)
+    if requests.export is not None:
+        bundle = export(requests.export, partial(progress, "export"))
+        if job.order.format != "onnx":
+            export_torchscript(bundle, partial(progress, "torchscript"))
+    if job.order.steps == EXPORT:
+        return Outcome("exported", "the export is whole", files=described(bundle_files(job)))
+    return _compile(job, requests, progress)
+
+
+def _compile(job: Job, requests: Requests, progress: StepProgress) -> Outcome:
+    bundle = Bundle.load(job.folder / BUNDLE)
+    if (first := requests.calibrated) is not None:
+        calibrate(_calibration(bundle, first), partial(progress, "calibrate"))
+    for compiling in requests.compiles:
+        compile_bundle(compiling, partial(progress, f"compile {compiling.target}"))
+    assert requests.validate is not None, "whoever compiles judges"
+    judging = replace(requests.validate, picture=_picture(bundle, job.order))
+    report = validate(judging, partial(progress, "validate"))
+    files = described(made_files(job))
+    return Outcome("judged", f"{report.sentence}.", report.verdict.value, files)
+
+
+def _picture(bundle: Bundle, order: Order) -> PictureRequest | None:
+    if not order.prompt:
+        return None
+    chosen, _ = sampling_options(bundle.sampling)
+    return PictureRequest(order.prompt, **chosen)
+
+
+def _calibration(bundle: Bundle, compiling: CompileRequest) -> CalibrationRequest:
+    """As `sdconv calibrate` makes it when nothing is said but the sizes."""
+    assert compiling.calibration is not None
+    chosen, _ = sampling_options(bundle.sampling)
+    return CalibrationRequest(
+        bundle=compiling.bundle,
+        prompts=tuple(filter(None, PROMPTS)),
+        sizes=compiling.sizes,
+        sampling=PictureRequest("", **chosen),
+        output=compiling.calibration,
+    )
+
+
+def bundle_of(jobs: Jobs, order: Order, visible: Callable[[Job], bool]) -> Path:
+    """The bundle that an order goes on with; InputError unless there is a whole one to be seen."""
+    if not order.bundle.startswith(BUNDLE_OF_JOB):
+        folder = jobs.workspace.find(order.bundle) if order.bundle else None
+    else:
+        other = jobs.get(order.bundle.removeprefix(BUNDLE_OF_JOB))
+        folder = None if other is None or not visible(other) else other.folder / BUNDLE
+    if folder is None:
+        raise InputError("no export is chosen to go on with: choose one of yours")
+    return Bundle.load(folder).folder
+
+
+def take_bundle(jobs: Jobs, job: Job, progress: Progress) -> None:
+    """Put the bundle that a job goes on with into its folder: hard links, where the disk can."""
+    source = bundle_of(jobs, job.order, lambda other: other.owner == job.owner)
+    own = job.folder / BUNDLE
+    if own.is_dir():
         return
-    running = worker.start(partial(run_job, job))
-    view = View()
-    try:
-        for view in running.views():
-            yield Moment(_going_on(view), job)
-        yield _end(running, job, view, workspace)
-    finally:
-        running.stop()
-
-
-def _going_on(view: View) -> Status:
-    if not view.step:
-        return Status("running", "Waiting", "Another conversion is running; this one waits.", view)
-    return Status("running", "Converting", view.stage, view)
-
-
-def _end(running: Running[Outcome], job: Job, view: View, workspace: Workspace) -> Moment:
-    try:
-        outcome = running.result()
-    except (KeyboardInterrupt, CancelledError):  # the server is shutting down
-        return Moment(STOPPED, job)
-    except Exception as e:  # noqa: BLE001  (likewise)
-        title = f"The {view.step or 'first'} step failed"
-        failed = Moment(Status("error", title, _sentence(e, job.folder), view), job)
-        if isinstance(e, InputError) and view.step in ("", "export"):
-            workspace.discard(job.folder)  # refused: it holds nothing but links to the uploads
-        return failed
-    verdict = outcome.report.verdict.value
-    return Moment(Status(verdict, verdict, f"{outcome.report.sentence}.", view), job, outcome)
-
-
-def _sentence(error: Exception, folder: Path) -> str:
-    """An expected error in its own words. A bug is told too, and its traceback kept in `folder`."""
-    if isinstance(error, InputError | ToolchainError | OSError):
-        return str(error)
-    logging.getLogger(__name__).error("a conversion failed", exc_info=error)
-    trace = folder / "traceback.txt"
-    trace.write_text("".join(traceback.format_exception(error)))
-    return f"A fault of sdconv itself ({type(error).__name__}: {error}): please report {trace}"
+    work = own.with_name(".bundle.partial")
+    shutil.rmtree(work, ignore_errors=True)
+    for file in sorted(p for p in source.rglob("*") if p.is_file()):
+        progress(Event("bundle", 0.0))
+        link_or_copy(file, work / file.relative_to(source))
+    work.rename(own)
+    progress(Event("bundle", 1.0))

@@ -8,7 +8,7 @@ from converter.adapters.cost import merge_cost
 from converter.components import available, complete
 from converter.errors import InputError
 from converter.export import as_requested, requested_adapters
-from converter.families.controlnet import is_controlnet
+from converter.families.controlnet import is_controlnet, kind_of
 from converter.folders import cache_folder
 from converter.forecast import ComponentForecast, forecast, known_content
 from converter.inspection import Inspection, inspect_model
@@ -36,16 +36,21 @@ def make_plan(request: PlanRequest) -> tuple[Inspection, Plan]:
     model = export.files.open()
     found = inspect_model(model)
     profile, why = _profile(request, target, found)
-    components = _components(request, found)
+    components = _components(request, found, profile)
     source = check_source(model, found, profile, components, export.clip_skip)
     source = as_requested(source, export, known_content)
     adapters = requested_adapters(source, export, known_content)
     parts = forecast(source, profile, export.output, adapters, link=export.link)
-    here = _here(request, target, parts)
+    here = _here(request, parts)
     prepared = Prepared(request, target, profile, source, parts, here.one_disk)
     steps = prepared.steps(request.sizes)
     missing = _missing(request, found)
     notes = list(filter(None, (why, *_notes(prepared, missing, steps))))
+    if unready := _unready(target):
+        if all(step.reused for step in steps if step.verb == "compile"):
+            notes.append(f"nothing can be judged here, the verdict will be incomplete: {unready}")
+        else:
+            here = replace(here, missing=[*here.missing, unready])
     return found, Plan(
         request=request,
         profile=profile.name,
@@ -75,13 +80,19 @@ def _profile(
     return profile, ""
 
 
-def _components(request: PlanRequest, found: Inspection) -> tuple[str, ...] | None:
-    """Those asked for, else of a complete model and its ControlNets those that are there."""
+def _components(
+    request: PlanRequest, found: Inspection, profile: InterfaceProfile
+) -> tuple[str, ...] | None:
+    """Those asked for, else of a complete model and its ControlNets those that are there.
+
+    What the profile's consumer has no use for is left out.
+    """
     if request.export.components is not None or found.architecture is None:
         return request.export.components
     wanted = complete(found.architecture)
     present = available(found.architecture)
-    return tuple(c for c in present if c in wanted or is_controlnet(c)) or None
+    mine = (c for c in present if kind_of(c) in profile.kinds)
+    return tuple(c for c in mine if c in wanted or is_controlnet(c)) or None
 
 
 def _adapter_line(adapter: Adapter, source: Source) -> str:
@@ -99,12 +110,17 @@ def _missing(request: PlanRequest, found: Inspection) -> Mapping[str, str]:
     return {} if request.export.components is not None else found.missing
 
 
-def _here(request: PlanRequest, target: Target, parts: Sequence[ComponentForecast]) -> Here:
-    missing = []
+def _unready(target: Target) -> str:
+    """What its toolchain lacks on this machine; empty when it is ready."""
     try:
         target.check_ready()
     except ToolchainError as e:
-        missing.append(str(e))
+        return str(e)
+    return ""
+
+
+def _here(request: PlanRequest, parts: Sequence[ComponentForecast]) -> Here:
+    missing = []
     if any(part.tracing is not None for part in parts):
         try:
             require_torch("tracing a new architecture")
@@ -129,8 +145,9 @@ def _notes(prepared: Prepared, missing: Mapping[str, str], steps: Sequence[Step]
         yield "not in these numbers: drawing calibration data, and the compiler's runs on them"
     if lowered := [step.label.removeprefix("judge ") for step in judged if step.spare]:
         yield (
-            "too slow for the emulator in ten minutes each, so judged by their lowered networks in "
-            f"the compiler's interpreter, which alone is no pass: {', '.join(lowered)}"
+            "no emulator, or too slow for it in ten minutes each, so judged by their lowered "
+            "networks in the compiler's interpreter, which alone is no pass: "
+            f"{', '.join(lowered)}"
         )
     for part, option in missing.items():
         yield f"no {part} in the file and none in these numbers: export takes it from {option} FILE"

@@ -102,10 +102,12 @@ def _works(prepared: Prepared, sizes: tuple[Size, ...]) -> dict[str, list[Worklo
 def _compile_steps(prepared: Prepared, works: Mapping[str, list[Workload]]) -> Iterator[Step]:
     target = prepared.target
     for component, mine in works.items():
-        for work in mine:
+        for nth, work in enumerate(mine):
             job = work.job
             key = work.weights_key
-            reused = job.graph_sha256 != "" and target.find_skeleton(job, key) is not None
+            reused = nth > 0 and not job.static  # one file serves all sizes
+            if job.graph_sha256:
+                reused |= target.find_skeleton(job, key) is not None
             cost = Cost() if reused else target.predict(work)
             yield Step("compile", component, job.size, job.precision, cost, reused)
         bind = target.predict_bind(mine)

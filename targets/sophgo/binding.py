@@ -2,43 +2,37 @@
 
 The weights are streamed to where the compiler put the placeholders, sizes that keep them alike
 share them, and the header's check codes are mended. The vendor's tools have no part in it. Where a
-file made of the same skeletons lies already, only weights that have changed since are written.
+file made of the same skeletons lies already, only weights that have changed since are written; one
+of other sizes gives what it holds of the weights to the new file, packed as they are.
 """
 
+import hashlib
 import json
 import os
-from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from converter.cache import SKELETONS, Cache, content_key
 from converter.errors import InputError
 from converter.files import replacing, require_space, take, write_json
 from converter.progress import Event, Progress
 from converter.weights import WeightSource
 from targets.base import Skeleton, ToolchainError
+from targets.contents import Contents
 from targets.sophgo.bmodel.combining import Source, plan
 from targets.sophgo.bmodel.kinds import Binary
-from targets.sophgo.bmodel.layout import Layout, write_frame
+from targets.sophgo.bmodel.layout import Layout, WeightRegion, write_frame
 from targets.sophgo.bmodel.reading import Bmodel, read_bmodel, stages
 from targets.sophgo.bmodel.relocation import Located, plan_shared
 from targets.sophgo.bmodel.schema import NetParameter
 from targets.sophgo.compilation import BMODEL_FILE
-from targets.sophgo.packing.regions import copy_region, write_region
-from targets.sophgo.packing.weight_map import WeightMap, joined
+from targets.sophgo.packing.regions import Held, copy_region, write_region
+from targets.sophgo.packing.weight_map import PackedWeight, WeightMap, joined
 from targets.sophgo.record import StageRecord
-
-
-@dataclass(frozen=True)
-class Contents:
-    """What a bmodel was made of; `bytes` and `mtime_ns` tell whether it is that file still."""
-
-    skeletons: tuple[str, ...]
-    weights: str
-    tensor_keys: dict[str, str]
-    bytes: int = 0
-    mtime_ns: int = 0
 
 
 def bind(
@@ -53,11 +47,10 @@ def bind(
     Nothing is written where the same file lies already.
     """
     ordered = _by_memory(skeletons)
-    contents = Contents(tuple(s.key for s in ordered), weights.key, dict(weights.tensor_keys))
-    before = _contents(path)
-    made_from = contents.skeletons, contents.weights
-    if before is None or (before.skeletons, before.weights) != made_from:
-        _write(ordered, weights, path, _unchanged(before, contents), progress)
+    contents = Contents.of([s.key for s in ordered], weights)
+    before = Contents.read(path, path.with_suffix(".json"))
+    if before is None or not before.is_of(contents):
+        _write(ordered, weights, path, before, contents, progress)
         _describe(skeletons, weights, contents, path, toolchain)
 
 
@@ -69,6 +62,25 @@ def stage_record(packed: Path, key: str) -> StageRecord:
     if found is None:
         raise ToolchainError(f"{described}: no stage {key[:12]}: run the same compile again")
     return StageRecord.from_json(found)
+
+
+def content_of(skeleton: Skeleton, weights: WeightSource) -> str:
+    """Hash of what decides what a stage computes: its skeleton, its weights, the code that binds.
+
+    Other stages of the same file do not: they leave its weights and instructions what they are, or
+    move both together.
+    """
+    return content_key(
+        {"skeleton": skeleton.key, "weights": weights.key, "binding": _code_fingerprint()}
+    )
+
+
+@cache
+def _code_fingerprint() -> str:
+    """Hash of this module's source and of that by which files are read, planned and filled."""
+    here = Path(__file__)
+    files = [here, *here.with_name("bmodel").glob("*.py"), *here.with_name("packing").glob("*.py")]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in sorted(files))).hexdigest()
 
 
 def _by_memory(skeletons: Sequence[Skeleton]) -> list[Skeleton]:
@@ -89,20 +101,56 @@ def _write(
     skeletons: Sequence[Skeleton],
     weights: WeightSource,
     path: Path,
-    kept: frozenset[str],
+    before: Contents | None,
+    now: Contents,
     progress: Progress,
 ) -> None:
-    """Write the file, or where `kept` names weights that lie in it already, the others of it."""
-    stages_ = [_Stage.of(skeleton) for skeleton in skeletons]
+    """Write the file, with what lies at `path` of its weights if that is a file of `before`."""
+    stages_ = [_Stage.of(skeleton.path) for skeleton in skeletons]
     layout = _layout(stages_)
     stage = f"bind {skeletons[0].job.component}"
+    kept = now.unchanged(before)
+    alike = before is not None and before.skeletons == now.skeletons
     with replacing(path) as work:
-        if not kept or not take(path, work):
-            kept = frozenset()
-            require_space(work.parent, layout.size, f"writing {path.name}")
-            write_frame(layout, work)
-        with work.open("r+b") as file:
-            _write_weights(layout, stages_, weights, file.fileno(), kept, stage, progress)
+        if alike and kept and take(path, work):
+            with work.open("r+b") as file:
+                held = Held(file.fileno(), _places(layout, stages_, kept))
+                _write_weights(layout, stages_, weights, file.fileno(), held, stage, progress)
+            return
+        require_space(work.parent, layout.size, f"writing {path.name}")
+        write_frame(layout, work)
+        with _opened(path, before, kept) as held, work.open("r+b") as file:
+            _write_weights(layout, stages_, weights, file.fileno(), held, stage, progress)
+
+
+def _places(
+    layout: Layout, parts: Sequence["_Stage"], kept: frozenset[str]
+) -> Mapping[PackedWeight, int]:
+    """Where the weights of these names lie in a file of this layout."""
+    return {
+        replace(weight, offset=0): region.offset + weight.offset
+        for region in layout.weights
+        if parts[region.users[0]].weight_map is not None
+        for weight in _map_of(region, parts).weights
+        if weight.source in kept
+    }
+
+
+@contextmanager
+def _opened(path: Path, before: Contents | None, kept: frozenset[str]) -> Iterator[Held]:
+    """The file at `path` and what it holds of the `kept` weights, as far as that is known here.
+
+    Its skeletons must be in the cache still, and what is planned of them its first bytes.
+    """
+    folders = [Cache(SKELETONS).entry(key) for key in before.skeletons] if before and kept else []
+    if not folders or not all(folder.is_dir() for folder in folders):
+        yield Held()
+        return
+    parts = [_Stage.of(folder) for folder in folders]
+    layout = _layout(parts)
+    with path.open("rb") as file:
+        begins = layout.begins_like(file.read(len(layout.header)))
+        yield Held(file.fileno(), _places(layout, parts, kept)) if begins else Held()
 
 
 @dataclass(frozen=True)
@@ -113,10 +161,9 @@ class _Stage:
     weight_map: WeightMap | None
 
     @classmethod
-    def of(cls, skeleton: Skeleton) -> "_Stage":
-        bmodel = read_bmodel(skeleton.path / BMODEL_FILE)
-        bound = skeleton.weights_key is None
-        return cls(bmodel, WeightMap.load(skeleton.path) if bound else None)
+    def of(cls, skeleton: Path) -> "_Stage":
+        bmodel = read_bmodel(skeleton / BMODEL_FILE)
+        return cls(bmodel, WeightMap.load(skeleton) if bmodel.lacks_weights else None)
 
     @property
     def table(self) -> NetParameter:
@@ -165,7 +212,7 @@ def _write_weights(
     parts: Sequence[_Stage],
     weights: WeightSource,
     handle: int,
-    kept: frozenset[str],
+    held: Held,
     stage: str,
     progress: Progress,
 ) -> None:
@@ -182,31 +229,17 @@ def _write_weights(
             content = parts[part.source].bmodel.chunks_of(part.binary)
             digest = copy_region(content, handle, region.offset)
         else:
-            runs = [(part.offset, parts[part.source].run(part.binary)) for part in region.parts]
-            weight_map = joined(region.size, runs)
-            digest = write_region(weight_map, weights, handle, region.offset, kept, on_bytes)
+            weight_map = _map_of(region, parts)
+            digest = write_region(weight_map, weights, handle, region.offset, held, on_bytes)
         for place in region.check_codes:
             os.pwrite(handle, digest, place)
         done += region.size
 
 
-def _unchanged(before: Contents | None, now: Contents) -> frozenset[str]:
-    """The weights that a file made of the same skeletons holds already."""
-    if before is None or before.skeletons != now.skeletons:
-        return frozenset()
-    old = before.tensor_keys
-    return frozenset(name for name, key in now.tensor_keys.items() if old.get(name) == key)
-
-
-def _contents(path: Path) -> Contents | None:
-    """What `path` is made of, if it is the file that was described beside it."""
-    try:
-        stat = path.stat()
-        described = json.loads(path.with_suffix(".json").read_text())["contents"]
-        found = Contents(**{**described, "skeletons": tuple(described["skeletons"])})
-    except (OSError, ValueError, KeyError, TypeError):
-        return None  # none there, or by another version: it is written anew
-    return found if (found.bytes, found.mtime_ns) == (stat.st_size, stat.st_mtime_ns) else None
+def _map_of(region: WeightRegion, parts: Sequence[_Stage]) -> WeightMap:
+    """What lies where in a region that is bound."""
+    runs = [(part.offset, parts[part.source].run(part.binary)) for part in region.parts]
+    return joined(region.size, runs)
 
 
 def _describe(
@@ -216,7 +249,6 @@ def _describe(
     path: Path,
     toolchain: str,
 ) -> None:
-    stat = path.stat()
     described: dict[str, Any] = {
         "schema": 2,
         "toolchain": toolchain,
@@ -224,6 +256,6 @@ def _describe(
             {"key": s.artifact_key(weights), **StageRecord.load(s.path).to_json()}
             for s in skeletons
         ],
-        "contents": {**asdict(contents), "bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns},
+        "contents": contents.to_json(path),
     }
     write_json(path.with_suffix(".json"), described)

@@ -5,6 +5,7 @@ each weight belongs. Where that cannot be learned, `UNBOUND_FILE` says why.
 """
 
 import gzip
+import shlex
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -21,24 +22,29 @@ from converter.progress import Event, Progress
 from converter.stream import file_size
 from passes.linked_weights import read_graph
 from passes.weights import weight_places
+from targets import placeholders
 from targets.base import CompileJob, ToolchainError
 from targets.calibration import CalibrationData
-from targets.machine import require_memory
-from targets.processes import ChildFailedError, run_logged
+from targets.machine import outgrown
+from targets.processes import ChildFailedError, ChildStoppedError, run_logged
+from targets.repro import keep_repro
 from targets.sophgo.bmodel.cutting import cut_weights
 from targets.sophgo.bmodel.kinds import Binary
 from targets.sophgo.bmodel.reading import read_bmodel, stages, weights_of
 from targets.sophgo.chips import Chip
 from targets.sophgo.cost import compile_memory, disk_peak
 from targets.sophgo.graphs import StaticGraph
-from targets.sophgo.packing import learning, placeholders
+from targets.sophgo.packing import learning
 from targets.sophgo.precisions import PRECISIONS
 from targets.sophgo.record import PROFILE_FILE, StageRecord
-from targets.sophgo.repro import keep_repro
 from targets.sophgo.tables import CALIBRATION_TABLE, QUANTIZE_TABLE, SOURCES, write_tables
 from targets.sophgo.toolchain import TpuMlir
+from targets.turns import memory_for
 
 IMPORTER = Path(__file__).with_name("inside") / "importer.py"
+KERNELS = "PPL_CACHE_PATH"
+"""Where the compiler builds kernels of its own for some chips; else in the user's home folder."""
+
 TAPE = Path(__file__).with_name("inside") / "tape.py"
 
 BMODEL_FILE = "model.bmodel"
@@ -49,6 +55,12 @@ LOG_FILE = "compile.log"
 TOP_PASSES = ("--struct-optimize", "--shape-infer", "--canonicalize", "--extra-optimize")
 """What `mlir_opt_for_top` of the vendor's `mlir_shell.py` runs on a freshly imported graph."""
 
+
+LARGER = (
+    "end other programs, or compile on a larger machine and carry the result here with 'sdconv "
+    "skeleton export' and 'import'"
+)
+"""What to do where memory does not suffice."""
 
 SEARCH = {"normal": (), "high": ("--shape_secs_search_strategy", "2")}
 """How the vendor's layer grouping looks for the way to cut tensors, by effort."""
@@ -114,6 +126,7 @@ def steps(
             [
                 *(toolchain.python, toolchain.script("model_deploy.py"), "--mlir", f"{name}.mlir"),
                 *("--quantize", precision.quantize, "--chip", chip.name, "--model", BMODEL_FILE),
+                *(("--num_core", str(chip.cores)) if chip.cores > 1 else ()),
                 *(("--calibration_table", CALIBRATION_TABLE) if job.calibration else ()),
                 *(("--matmul_perchannel",) if job.calibration else ()),
                 *(("--quantize_table", QUANTIZE_TABLE) if _has_table(job) else ()),
@@ -198,6 +211,8 @@ def lower_graph(
     needed = _needed(read_graph(graph.path), job)
     require_space(work, needed.temporary, f"lowering {job.label}")
     shutil.copyfile(graph.path, work / f"{job.component}.onnx")
+    if job.quantize_table is not None:
+        shutil.copyfile(job.quantize_table.path, work / QUANTIZE_TABLE)
     *before, compiling = steps(toolchain, chip, job, weights)
     lowering = replace(
         compiling,
@@ -232,12 +247,16 @@ def _run(
 ) -> None:
     """Run the programs one after another. Raises ToolchainError naming a repro folder.
 
-    Raises InputError before the first of them when there is less than `memory` (bytes) to be had.
+    Waits for other compilations where they leave less than `memory` (bytes), and raises InputError
+    before the first program when there is less without them.
     """
     stage = f"{verb} {job.label}"
     progress(Event(stage, 0.0))
-    with toolchain.alone():
-        require_memory(memory, f"to {stage}")
+
+    def on_wait(note: str) -> None:
+        progress(Event(stage, 0.0, note))
+
+    with toolchain.in_use(), memory_for(memory, f"to {stage}", on_wait):
         for start, step in zip((0.0, *(step.until for step in plan)), plan, strict=False):
             report = _reporting(stage, start, step.until, progress)
             try:
@@ -247,23 +266,28 @@ def _run(
                     run_logged(
                         step.argv,
                         work / LOG_FILE,
-                        env=toolchain.env(),
+                        env={**toolchain.env(), KERNELS: f"{work / 'kernels'}/"},
                         cwd=work,
                         on_line=_milestones(step, report),
+                        problem=partial(outgrown, predicted=memory),
                     )
+            except ChildStoppedError as e:
+                raise ToolchainError(
+                    f"{job.label} for {chip.target}: {step.name} was stopped before the memory of "
+                    f"this machine was used up: {e}: {LARGER}"
+                ) from e
             except ChildFailedError as e:
                 if e.code == -SIGKILL or e.line == "Killed":  # that program, or one it started
                     raise ToolchainError(
-                        f"{job.label} for {chip.name}: {step.name} was killed, most likely for "
-                        f"want of memory (about {memory / 1e9:.1f} GB are needed): end other "
-                        "programs, or compile on a larger machine and carry the result here with "
-                        "'sdconv skeleton export' and 'import'"
+                        f"{job.label} for {chip.target}: {step.name} was killed, most likely for "
+                        f"want of memory (about {memory / 1e9:.1f} GB are needed): {LARGER}"
                     ) from e
                 argvs = [step.argv for step in plan if step.argv]
-                repro = keep_repro(toolchain, job, argvs, work)
+                places = {KERNELS: "kernels/"}
+                repro = keep_repro(toolchain, chip.target, job, argvs, work, places)
                 raise ToolchainError(
-                    f"{job.label} for {chip.name}: {step.name} failed: {e.line}; "
-                    f"everything to reproduce it is in {repro}"
+                    f"{job.label} for {chip.target}: {step.name} failed: {e.line}; graph, log and "
+                    f"versions are kept, '{shlex.join(['sh', str(repro)])}' does it again"
                 ) from e
             _discard(work, step.obsolete)
             report(1.0)
@@ -327,7 +351,7 @@ def _keep_record(
     """Write what the compiler says of its work, and move its logs out of the working folder."""
     try:
         info = toolchain.describe(work / BMODEL_FILE)
-        record = StageRecord.of(job.component, graph, job.precision, work / PROFILE_FILE, info)
+        record = StageRecord.of(job.component, graph, job.precision, work, info)
     except (OSError, ValueError) as e:
         raise ToolchainError(f"{job.label}: the compiler's report cannot be read: {e}") from e
     record.save(folder)

@@ -15,8 +15,8 @@ from converter.errors import InputError
 from converter.families.controlnet import is_controlnet
 from converter.interface import resolve
 from targets.base import Artifact, Conformance, ToolchainError
+from targets.driver import PortAt
 from targets.sophgo.consumers import CONSUMERS, MOST_PORTS, MOST_STAGES, Slot, Table, links
-from targets.sophgo.graphs import PortAt
 from targets.sophgo.ports import FilePorts, StagePorts, read_ports
 from targets.sophgo.toolchain import TpuMlir
 

@@ -28,7 +28,7 @@ from collections.abc import Sequence
 
 from converter.cost import Cost
 from targets.base import Workload
-from targets.sophgo.packing.placeholders import STEP
+from targets.placeholders import STEP
 from targets.sophgo.precisions import PRECISIONS
 
 PROCESSES = 360e6

@@ -9,12 +9,12 @@ from typing import Any
 
 from converter.weights import Array
 from targets.base import Runner, ToolchainError
+from targets.driver import Driver, ordered_inputs
 from targets.sophgo.chips import Chip
-from targets.sophgo.driver import Driver, ordered_inputs
 from targets.sophgo.record import StageRecord
 from targets.sophgo.toolchain import TpuMlir
 
-DRIVER = Path(__file__).with_name("inside") / "emulator_driver.py"
+INSIDE = Path(__file__).with_name("inside")
 
 
 class EmulatorRunner(Runner):
@@ -25,11 +25,13 @@ class EmulatorRunner(Runner):
     """
 
     def __init__(self, toolchain: TpuMlir, chip: Chip, bmodel: Path, record: StageRecord) -> None:
+        if chip.no_emulator is not None:
+            raise ToolchainError(f"{bmodel}: {chip.no_emulator}")
         self._record = record
         self._open = ExitStack()
         try:
             folder = Path(self._open.enter_context(tempfile.TemporaryDirectory()))
-            argv = [toolchain.python, DRIVER, bmodel.absolute()]
+            argv = [toolchain.python, INSIDE / chip.emulator.driver, bmodel.absolute()]
             env = emulator_env(toolchain, chip, folder)
             self._driver = Driver("the chip emulator", argv, env, folder)
             self._open.callback(self._driver.close)
@@ -50,14 +52,20 @@ class EmulatorRunner(Runner):
 
 
 def emulator_env(toolchain: TpuMlir, chip: Chip, links: Path) -> dict[str, str]:
-    """The toolchain's variables, with the chip's libraries under the names the runtime opens.
+    """The toolchain's variables, and those by which the runtime finds the chip's libraries.
 
     The vendor's runner changes links inside the installed package instead, so that two at once
-    for different chips get each other's chip. These links belong to one process.
+    for different chips get each other's chip. `links` belongs to one process, which runs there.
     """
-    env = toolchain.env()
-    libraries = toolchain.package / "lib"
-    for name, file in (("libcmodel.so", chip.cmodel), ("libbmlib.so.0", chip.bmlib)):
+    env, emulator = toolchain.env(), chip.emulator
+    libraries = toolchain.libraries
+    if emulator.bmlib is None:
+        env["TPU_EMULATOR_PATH"] = str(libraries / emulator.library)
+        env["TPU_SCALAER_EMULATOR_WORKDIR"] = "."  # (sic) where its sockets go, else to /tmp
+        if emulator.chip_cores is not None:
+            env["TPU_RT_CORE_NUM"] = str(emulator.chip_cores)
+        return env
+    for name, file in (("libcmodel.so", emulator.library), ("libbmlib.so.0", emulator.bmlib)):
         (links / name).symlink_to(libraries / file)
     return {**env, "LD_LIBRARY_PATH": os.pathsep.join([str(links), env["LD_LIBRARY_PATH"]])}
 

@@ -10,20 +10,8 @@ from typing import Any
 
 from converter.cache import Cache
 from targets.base import CompileJob
-
-
-@dataclass(frozen=True)
-class PortAt:
-    """A tensor at the edge of a compiled network. `dtype` is a numpy name."""
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> "PortAt":
-        """Read what `dataclasses.asdict` wrote."""
-        return cls(data["name"], data["dtype"], tuple(data["shape"]))
+from targets.driver import PortAt
+from targets.sophgo.precisions import BITS, PRECISIONS
 
 
 @dataclass(frozen=True)
@@ -52,12 +40,23 @@ def find_static_graph(job: CompileJob) -> StaticGraph | None:
 
 def _inputs(job: CompileJob) -> dict[str, str]:
     """Everything that a graph of fixed shapes is made from."""
+    return {**given(job), "passes": _passes_fingerprint()}
+
+
+def given(job: CompileJob) -> dict[str, str]:
+    """What of a job decides its graph of fixed shapes."""
     return {
         "graph": job.graph_sha256,
         "input shapes": json.dumps(job.input_shapes),
+        "half": json.dumps(_is_half(job)),
         **({} if job.calibration is None else {"for": "int8"}),
-        "passes": _passes_fingerprint(),
     }
+
+
+def _is_half(job: CompileJob) -> bool:
+    """Whether the chip computes with 16 bits, at least what lies between products."""
+    precision = PRECISIONS[job.precision]
+    return precision.mixed or BITS[precision.activations] == 16
 
 
 def _read(folder: Path) -> StaticGraph:
@@ -77,8 +76,9 @@ def _build(job: CompileJob, folder: Path) -> None:
     from passes.linked_weights import read_graph
 
     shapes = dict(job.input_shapes)
-    pipeline = pipelines.sophgo if job.calibration is None else pipelines.sophgo_int8
-    model = pipeline(shapes).run(read_graph(job.graph)).model
+    int8 = job.calibration is not None
+    pipeline = pipelines.sophgo(shapes, half=_is_half(job), int8=int8)
+    model = pipeline.run(read_graph(job.graph)).model
     content = ir.to_proto(model).SerializeToString(deterministic=True)
     (folder / "model.onnx").write_bytes(content)
     by_name = {value.name: value for value in model.graph.inputs}
@@ -99,11 +99,14 @@ def _port(value: Any) -> PortAt:
 @cache
 def _passes_fingerprint() -> str:
     """Hash of the passes' own source and of the libraries that do the work for them."""
+    libraries = [metadata.version(name) for name in ("onnx", "onnx-ir", "onnxruntime")]
+    return hashlib.sha256("".join([passes_hash(), *libraries]).encode()).hexdigest()
+
+
+@cache
+def passes_hash() -> str:
+    """SHA-256 of the source of all passes."""
     import passes
 
-    digest = hashlib.sha256()
-    for source in sorted(Path(passes.__file__).parent.glob("*.py")):
-        digest.update(source.read_bytes())
-    for library in ("onnx", "onnx-ir", "onnxruntime"):
-        digest.update(metadata.version(library).encode())
-    return digest.hexdigest()
+    sources = sorted(Path(passes.__file__).parent.glob("*.py"))
+    return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()

@@ -5,22 +5,16 @@ anything, and (3) ships tools without the executable bit; see `mend` for each.
 """
 
 import ast
-import datetime as dt
-import json
 import platform
-import shutil
-import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
-from importlib import metadata
 from pathlib import Path
 
-from converter.folders import cache_folder
 from converter.progress import Event, Progress
 from targets.base import ToolchainError
+from targets.environments import Building, new_environment, write_record
 from targets.processes import ChildFailedError, run_logged
-from targets.sophgo.toolchain import GLIBC_FILES, RECORD_FILE, TpuMlir
+from targets.sophgo.toolchain import GLIBC_FILES, TpuMlir
 from targets.toolchains import build_environment, find_python
 
 PINS = Path(__file__).with_name("pins.txt")
@@ -48,20 +42,13 @@ def install(toolchain: TpuMlir, progress: Progress) -> None:
     stage = f"install {toolchain.name} {toolchain.version}"
     progress(Event(stage, 0.0))
     python = find_python(toolchain.python_version)
-    toolchain.folder.parent.mkdir(parents=True, exist_ok=True)
-    log = _new_log(toolchain)
-    work = Path(tempfile.mkdtemp(prefix=f".{toolchain.folder.name}-", dir=toolchain.folder.parent))
-    try:
-        _build(python, work, log, stage, progress)
-        built = TpuMlir(work)
+    with new_environment(toolchain.folder) as building:
+        _build(python, building, stage, progress)
+        built = TpuMlir(building.work)
         mend(built)
         progress(Event(stage, 0.9))
-        check_programs(built, log)
-        _write_record(built, python, toolchain.version)
-        shutil.copyfile(log, work / "install.log")
-        _put_in_place(work, toolchain.folder)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+        check_programs(built, building.log)
+        write_record(building.work, built.name, toolchain.version, python, built.env())
     progress(Event(stage, 1.0, f"installed in {toolchain.folder}"))
 
 
@@ -80,15 +67,7 @@ def check_machine() -> None:
         )
 
 
-def _new_log(toolchain: TpuMlir) -> Path:
-    """A log that outlives a failed build; the previous attempt's is replaced."""
-    log = cache_folder() / "failures" / f"install-{toolchain.folder.name}.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    log.unlink(missing_ok=True)
-    return log
-
-
-def _build(python: Path, work: Path, log: Path, stage: str, progress: Progress) -> None:
+def _build(python: Path, building: Building, stage: str, progress: Progress) -> None:
     collected = 0
 
     def on_line(line: str) -> None:
@@ -104,7 +83,7 @@ def _build(python: Path, work: Path, log: Path, stage: str, progress: Progress) 
         [*constraints, "setuptools", "wheel"],
         [*constraints, "tpu_mlir[onnx]", "psutil"],
     )
-    build_environment(python, work, steps, log, on_line)
+    build_environment(python, building.work, steps, building.log, on_line)
 
 
 def mend(toolchain: TpuMlir) -> None:
@@ -164,44 +143,3 @@ def check_programs(toolchain: TpuMlir, log: Path) -> None:
             raise ToolchainError(
                 f"the installed tpu-mlir does not start: {e}; full log: {log}"
             ) from e
-
-
-def _write_record(toolchain: TpuMlir, python: Path, version: str) -> None:
-    freeze = subprocess.run(
-        [toolchain.python, "-m", "pip", "--disable-pip-version-check", "freeze", "--all"],
-        env=toolchain.env(),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    record = {
-        "schema": 1,
-        "name": toolchain.name,
-        "version": version,
-        "python": str(python),
-        "sdconv": metadata.version("sdconv") if _is_installed("sdconv") else "source tree",
-        "glibc": " ".join(platform.libc_ver()),
-        "built": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
-        "packages": freeze.stdout.split(),
-    }
-    (toolchain.folder / RECORD_FILE).write_text(json.dumps(record, indent=1) + "\n")
-
-
-def _is_installed(distribution: str) -> bool:
-    try:
-        metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return False
-    return True
-
-
-def _put_in_place(work: Path, final: Path) -> None:
-    """Rename; an older environment is moved aside first and removed last."""
-    work.chmod(0o755)  # mkdtemp's folders are private; an installation may be shared
-    old = Path(tempfile.mkdtemp(prefix=f".{final.name}-old-", dir=final.parent))
-    try:
-        if final.exists():
-            final.rename(old / final.name)
-        work.rename(final)
-    finally:
-        shutil.rmtree(old, ignore_errors=True)

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from targets.base import ToolchainError
+from targets.driver import PortAt
 from targets.sophgo.bmodel.reading import read_bmodel, stages
 from targets.sophgo.bmodel.schema import Model, Tensor
-from targets.sophgo.graphs import PortAt
 from targets.sophgo.toolchain import TpuMlir
 
 DTYPES = (

@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from targets.base import DeviceMemory, Estimate
-from targets.sophgo.graphs import PortAt, StaticGraph
+from targets.driver import PortAt
+from targets.sophgo.graphs import StaticGraph
 from targets.sophgo.timeline import Timeline
 
 RECORD_FILE = "skeleton.json"
 PROFILE_FILE = "compiler_profile_0.txt"
-"""As the compiler calls it; kept in a skeleton with gzip."""
+"""As the compiler calls that of the first core; kept in a skeleton with gzip."""
+PROFILES = "compiler_profile_*.txt"
+"""One for each core."""
 
 _RUNTIME = re.compile(r"flops: (\d+), runtime: ([\d.]+)ms")
 _API_END = re.compile(r"API_END total_cycle:(\d+)\|b:(\d+)\|g:(\d+)")
@@ -28,7 +31,8 @@ class CycleModel:
     """The compiler's own estimate of one run, summed over the parts it made of the network.
 
     `runtime_ms` is milliseconds on the chip, `flops` arithmetic operations, `loaded` and `stored`
-    bytes between device memory and local memory, `computes` and `moves` counts of instructions.
+    bytes between device memory and local memory, all of every core. `computes` and `moves` are
+    counts of instructions of the first core.
     """
 
     runtime_ms: float
@@ -38,6 +42,24 @@ class CycleModel:
     moves: int
     loaded: int
     stored: int
+
+    @classmethod
+    def of_cores(cls, profiles: Sequence[Path]) -> "CycleModel":
+        """Read every core's profile. Raises OSError and ValueError.
+
+        The run takes as long as the slowest core; each profile states the operations of all.
+        """
+        models = []
+        for profile in profiles:
+            with profile.open(errors="replace") as lines:
+                models.append(cls.parse(lines))
+        return replace(
+            models[0],
+            runtime_ms=max(model.runtime_ms for model in models),
+            cycles=max(model.cycles for model in models),
+            loaded=sum(model.loaded for model in models),
+            stored=sum(model.stored for model in models),
+        )
 
     @classmethod
     def parse(cls, profile: Iterable[str]) -> "CycleModel":
@@ -80,7 +102,8 @@ def device_memory(info: str) -> DeviceMemory:
 class StageRecord:
     """One compiled network: what it is called, takes and gives, costs and needs.
 
-    `timeline` is None in records of earlier versions.
+    `timeline` is None in records of earlier versions. `cores` is how many the compiler uses, which
+    may be fewer than it was given.
     """
 
     network: str
@@ -90,24 +113,28 @@ class StageRecord:
     cycle_model: CycleModel
     device_memory: DeviceMemory
     timeline: Timeline | None = None
+    cores: int = 1
 
     @classmethod
     def of(
-        cls, network: str, graph: StaticGraph, precision: str, profile: Path, info: str
+        cls, network: str, graph: StaticGraph, precision: str, folder: Path, info: str
     ) -> "StageRecord":
-        """Gather the record from the compiler's outputs; raises OSError and ValueError."""
-        with profile.open(errors="replace") as lines:
-            cycle_model = CycleModel.parse(lines)
-        with profile.open(errors="replace") as lines:
+        """Gather the record from the compiler's outputs; raises OSError and ValueError.
+
+        The timeline is that of the first core.
+        """
+        with (folder / PROFILE_FILE).open(errors="replace") as lines:
             timeline = Timeline.read(lines)
+        profiles = sorted(folder.glob(PROFILES))
         return cls(
             network,
             graph.inputs,
             graph.outputs,
             precision,
-            cycle_model,
+            CycleModel.of_cores(profiles),
             device_memory(info),
             timeline,
+            len(profiles),
         )
 
     @property
@@ -140,6 +167,7 @@ class StageRecord:
             cycle_model=CycleModel(**data["cycle_model"]),
             device_memory=DeviceMemory(**data["device_memory"]),
             timeline=None if timeline is None else Timeline.from_json(timeline),
+            cores=data.get("cores", 1),
         )
 
     def save(self, folder: Path) -> None:

@@ -5,7 +5,9 @@ bound to it without the compiler. Where a network cannot be bound, it is compile
 """
 
 import hashlib
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from converter.bundle import Bundle
@@ -19,15 +21,17 @@ from targets.base import (
     Artifact,
     CompileJob,
     Conformance,
+    LayerRunner,
     QuantizeTable,
     Runner,
     Skeleton,
     Target,
+    ToolchainError,
     Workload,
 )
-from targets.sophgo.binding import bind, stage_record
+from targets.sophgo.binding import bind, content_of, stage_record
 from targets.sophgo.chips import get_chip
-from targets.sophgo.compilation import compile_graph, recipe, unbound
+from targets.sophgo.compilation import LOG_FILE, compile_graph, recipe, unbound
 from targets.sophgo.conformance import check_set
 from targets.sophgo.cost import (
     INTERPRETED_PER_SECOND,
@@ -37,10 +41,19 @@ from targets.sophgo.cost import (
 )
 from targets.sophgo.emulation_time import emulation_seconds, predicted_seconds
 from targets.sophgo.emulator import EmulatorRunner
-from targets.sophgo.graphs import StaticGraph, find_static_graph, static_graph
+from targets.sophgo.graphs import find_static_graph, static_graph
 from targets.sophgo.interpreter import InterpreterRunner
+from targets.sophgo.operations import write_table
 from targets.sophgo.precisions import PRECISIONS, modes_of
 from targets.sophgo.record import StageRecord
+from targets.sophgo.shipped import (
+    WITHOUT_KERNEL,
+    fill,
+    find_archive,
+    find_kernel,
+    static_graph_hash,
+    what_ships,
+)
 from targets.sophgo.toolchain import TpuMlir
 
 DEFAULT_PRECISIONS = {
@@ -53,6 +66,18 @@ DEFAULT_PRECISIONS = {
 """What the existing deployments use."""
 
 
+# Not bf16 inside f16: the compiler (1.30.2) lowers it and then ends in an assertion of its code
+# generator, which has no cast from f16 to it (tpu_bdc_cast: src_dtype != DT_FP16).
+KEEPS = dict.fromkeys(("f16", "w8f16", "w4f16", "bf16", "w8bf16", "w4bf16"), ("f32",))
+"""Precision -> what its single operations can be kept in."""
+
+SHIPPED = "it came with the program"
+SHIPPED_WITHOUT_KERNEL = (
+    f"{SHIPPED}, without the vendor's kernel module, in whose place the device's runtime takes its "
+    "own (with tpu-mlir installed, compile again to have it inside)"
+)
+"""How a skeleton came here that was not compiled."""
+
 SCALES = "the scales of INT8 depend on their values"
 """Why nothing else is tried with calibration data."""
 
@@ -62,14 +87,17 @@ class SophgoTarget(Target):
 
     expected_profile = "sd-lcm-tpu"
     takes_tables = True
+    keeps = KEEPS
 
     def __init__(self, name: str = "bm1684x") -> None:
         self._chip = get_chip(name)
         self._toolchain = TpuMlir()
-        self.name = name
+        self.name = self._chip.target
         self.chip = self._chip.name
         self.summary = self._chip.summary
         self.precisions = self._chip.precisions
+        self.cannot_run = self._chip.no_emulator
+        self.made_without = what_ships(self.name)
 
     def default_precision(self, component: str) -> str:
         """What the existing deployments use for the component; f16 for what they do not have."""
@@ -87,8 +115,14 @@ class SophgoTarget(Target):
         return PRECISIONS[precision].calibrated or "INT8" in modes.values()
 
     def check_ready(self) -> None:
-        """Raise ToolchainError, with the command to run, when tpu-mlir is not installed."""
+        """Raise ToolchainError, with the command to run, when it cannot be compiled here."""
         self._toolchain.check_ready()
+        if missing := self._chip.missing():
+            raise ToolchainError(
+                f"tpu-mlir builds kernels for {self.chip} while it compiles and needs "
+                f"{', '.join(missing)} for that: install them (Debian, Ubuntu: 'apt install cmake "
+                "make gcc g++')"
+            )
 
     def compile(self, job: CompileJob, weights: WeightSource, progress: Progress) -> Skeleton:
         """Compile one job, or find its skeleton in the cache. Raises ToolchainError."""
@@ -114,6 +148,10 @@ class SophgoTarget(Target):
         record = StageRecord.load(made.path).with_timeline(made.path)
         predicted_ms = record.cycle_model.runtime_ms
         note = f"{job.label}: {predicted_ms:.4g} ms on {self.name} by the compiler; {made.why}"
+        if record.cores < self._chip.cores:
+            note += f"; of {self._chip.cores} cores it uses {record.cores}"
+        log = made.path / LOG_FILE  # what came with the program has none
+        note += f"; log: {log}" if log.is_file() and not made.reused else ""
         progress(Event(f"compile {job.label}", 1.0, note))
         return Skeleton(
             job,
@@ -137,28 +175,50 @@ class SophgoTarget(Target):
                 f"{job.label}: must be compiled with its weights, which lie in several files: "
                 "export without --link"
             )
+        if weights is None and (shipped := self._shipped(job, static_graph_hash(job))):
+            return shipped
         graph = static_graph(job)
+        if weights is None and (shipped := self._shipped(job, graph.sha256)):
+            return shipped
         file = None if weights is None else weights.file
 
         def build(folder: Path) -> None:
             self.check_ready()
             compile_graph(self._toolchain, self._chip, job, graph, file, folder, progress)
 
-        inputs = self._inputs(job, graph, None if weights is None else weights.key)
-        return Cache(SKELETONS).make(f"{job.label} for {self.name}", inputs, build)
+        inputs = self._inputs(job, graph.sha256, None if weights is None else weights.key)
+        return Cache(SKELETONS).make(self._label(job), inputs, build)
 
-    def _inputs(
-        self, job: CompileJob, graph: StaticGraph, weights_key: str | None
-    ) -> dict[str, str]:
+    def _shipped(self, job: CompileJob, graph_hash: str | None) -> Made | None:
+        """The skeleton that came with the program, or lies in the cache as it; else None."""
+        if graph_hash is None:
+            return None
+        inputs, cache = self._inputs(job, graph_hash, None), Cache(SKELETONS)
+        archive = find_archive(inputs)
+        if archive is None:
+            return None
+        here = cache.find(inputs) is not None
+        kernel = None if here else find_kernel(self._toolchain.libraries)
+        if not here and kernel is None:
+            inputs |= WITHOUT_KERNEL
+        made = cache.make(self._label(job), inputs, lambda folder: fill(archive, kernel, folder))
+        if here:
+            return made
+        return replace(made, why=SHIPPED if kernel is not None else SHIPPED_WITHOUT_KERNEL)
+
+    def _label(self, job: CompileJob) -> str:
+        return f"{job.label} for {self.name}"
+
+    def _inputs(self, job: CompileJob, graph_hash: str, weights_key: str | None) -> dict[str, str]:
         """Everything that a skeleton is made from."""
         return {
-            "graph": graph.sha256,
+            "graph": graph_hash,
             **({} if weights_key is None else {"weights": weights_key}),
             "precision": job.precision,
             "effort": job.effort,
             **({} if job.calibration is None else {"calibration": job.calibration.content}),
             **({} if job.quantize_table is None else {"table": job.quantize_table.content}),
-            "chip": self._chip.name,
+            "chip": self._chip.target,
             "batch": str(job.batch),
             "toolchain": f"{self._toolchain.name} {self._toolchain.version}",
             "steps": hashlib.sha256(recipe(self._chip, job).encode()).hexdigest(),
@@ -167,14 +227,17 @@ class SophgoTarget(Target):
     def find_skeleton(self, job: CompileJob, weights_key: str) -> Path | None:
         """This size and precision, compiled before for any weights or else for these."""
         graph = find_static_graph(job)
-        if graph is None:
+        graph_hash = static_graph_hash(job) if graph is None else graph.sha256
+        if graph_hash is None:
             return None
+        if shipped := self._shipped(job, graph_hash):
+            return shipped.path
         found = None
         if job.calibration is None:
-            found = Cache(SKELETONS).find(self._inputs(job, graph, None))
+            found = Cache(SKELETONS).find(self._inputs(job, graph_hash, None))
             if found is None or unbound(found) is None:
                 return found
-        return Cache(SKELETONS).find(self._inputs(job, graph, weights_key))
+        return Cache(SKELETONS).find(self._inputs(job, graph_hash, weights_key))
 
     def predict(self, work: Workload) -> Cost:
         """See `targets.sophgo.cost`."""
@@ -185,8 +248,8 @@ class SophgoTarget(Target):
         return bind_cost(works)
 
     def predict_run(self, work: Workload) -> float | None:
-        """Estimated seconds of one run on the emulator."""
-        return predicted_seconds(work)
+        """Estimated seconds of one run on the emulator; infinite where there is none."""
+        return math.inf if self.cannot_run else predicted_seconds(work)
 
     def predict_interpretation(self, work: Workload) -> tuple[Cost, float] | None:
         """See `targets.sophgo.cost`."""
@@ -234,20 +297,21 @@ class SophgoTarget(Target):
                 predicted_ms=skeleton.predicted_ms,
                 estimate=skeleton.estimate,
                 quantize_table=skeleton.job.table_content,
+                content=content_of(skeleton, weights),
             )
             for skeleton in skeletons
         ]
 
     def open(self, artifact: Artifact, folder: Path) -> Runner:
         """Load the artifact's stage on the chip emulator. Raises ToolchainError."""
-        self.check_ready()
+        self._toolchain.check_ready()
         packed = folder / artifact.path
         record = stage_record(packed, artifact.key)
         return EmulatorRunner(self._toolchain, self._chip, packed, record)
 
     def interpret(
         self, job: CompileJob, weights: WeightSource, progress: Progress
-    ) -> Runner | None:
+    ) -> InterpreterRunner | None:
         """The lowered network in the vendor's interpreter. See `targets.sophgo.interpreter`.
 
         None for a precision of calibrated ranges: no manifest has them.
@@ -258,6 +322,22 @@ class SophgoTarget(Target):
             raise ValueError(f"{job.label}: its weights lie in several files")
         self.check_ready()
         return InterpreterRunner(self._toolchain, self._chip, job, weights.file, progress)
+
+    def write_table(self, kept: Mapping[str, str], path: Path) -> None:
+        """See `targets.sophgo.operations`."""
+        write_table(kept, path)
+
+    def open_layers(
+        self,
+        job: CompileJob,
+        artifact: Artifact,
+        folder: Path,
+        weights: WeightSource,
+        progress: Progress,
+    ) -> LayerRunner | None:
+        """The lowered network: a bmodel shows nothing of what is inside."""
+        del artifact, folder
+        return self.interpret(job, weights, progress)
 
     def conformance(
         self, bundle: Bundle, artifacts: Sequence[Artifact], folder: Path

@@ -4,9 +4,9 @@
     Load_56|GDMA_TENSOR|s:23|b:0|g:12|e:423|t:401|dr:0|sz:8192|bw:20.4
 
 The layer, what the instruction does, its first and last cycle; those with a direction (`dr`) move
-data, the others compute; one of each may share a line. A network that is compiled in parts begins
-again at 0 after each `API_END`. The parts' cycles are milliseconds by their summaries (`flops: ...,
-runtime: ...ms`).
+data, the others compute; one of each engine may share a line, each with its numbers (on a BM1690
+`h` and `sd` besides `b` and `g`). A network that is compiled in parts begins again at 0 after each
+`API_END`. The parts' cycles are milliseconds by their summaries (`flops: ..., runtime: ...ms`).
 """
 
 import re
@@ -27,6 +27,7 @@ KINDS = {
     "Cast": "cast",
     "Concat": "concatenation",
     "Conv2D": "convolution",
+    "FAttention": "attention",
     "Gather": "gather",
     "GroupNorm": "group norm",
     "LayerNorm": "layer norm",
@@ -46,9 +47,10 @@ Load and store move data at the edges of a group of layers that work inside loca
 """
 
 INSTRUCTION = re.compile(
-    r"(?P<layer>\w+?)(?:_\d+)?\|\w+\|s:(?P<start>\d+)\|b:\d+\|g:\d+\|e:(?P<end>\d+)\|t:\d+"
-    r"(?P<moves>\|dr:)?"
+    r"(?P<layer>\w*?)(?:_\d+)?\|(?!SDMA_)(?P<moves>GDMA_)?\w+\|s:(?P<start>\d+)"
+    r"(?:\|(?:b|g|h|sd):\d+)+\|e:(?P<end>\d+)\|t:\d+"
 )
+"""Of the compute engine, or of DMA (`moves`); the messages of a BM1690's SDMA take no time."""
 _END = re.compile(r"API_END total_cycle:(\d+)")
 _RUNTIME = re.compile(r"flops: \d+, runtime: ([\d.]+)ms")
 
@@ -127,7 +129,7 @@ class _Part:
     def add(self, layer: str, first: int, last: int, moves: str | None) -> None:
         """Note one instruction."""
         engine = self.compute if moves is None else self.dma
-        kind = KINDS.get(layer, layer)
+        kind = KINDS.get(layer, layer) or "messages between cores"
         engine.starts.append(first)
         engine.ends.append(last + 1)
         engine.kinds.append(self.kinds.setdefault(kind, len(self.kinds)))

@@ -1,21 +1,18 @@
 """tpu-mlir in its own Python 3.10: where it is, how to call its programs, whether it is whole."""
 
+import fcntl
 import os
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-
-from filelock import FileLock
 
 from converter.progress import Progress
 from targets.base import ToolchainError
-from targets.processes import ONLY_OURS, telling_line
+from targets.environments import RECORD_FILE
+from targets.processes import telling_line
 from targets.sophgo.chips import CHIPS
 from targets.toolchains import Proof, Toolchain
-
-RECORD_FILE = "toolchain.json"
-"""Written last when the environment is built: versions, Python, date."""
 
 GLIBC_FILES = ("libc.so.6", "libm.so.6", "libpthread.so.0")
 """glibc 2.35, shipped in the package and found by its programs through their RPATH: where the
@@ -29,6 +26,7 @@ class TpuMlir(Toolchain):
     version = "1.30.2"
     python_version = (3, 10)
     targets = tuple(CHIPS)
+    variables = ("TPUC_ROOT", "PATH", "PYTHONPATH", "LD_LIBRARY_PATH")
 
     def __init__(self, folder: Path | None = None) -> None:
         self._folder = folder
@@ -49,9 +47,14 @@ class TpuMlir(Toolchain):
         return self.folder / "lib" / "python3.10" / "site-packages" / "tpu_mlir"
 
     @property
+    def libraries(self) -> Path:
+        """The vendor's shared libraries, chips' emulators and kernel modules among them."""
+        return self.package / "lib"
+
+    @property
     def third_party(self) -> Path:
         """Shared libraries that the package brings along."""
-        return self.package / "lib" / "third_party"
+        return self.libraries / "third_party"
 
     def program(self, name: str) -> Path:
         """One of the vendor's binaries: ``tpuc-opt``, ``model_tool``."""
@@ -67,7 +70,7 @@ class TpuMlir(Toolchain):
 
     def env(self) -> dict[str, str]:
         """The variables that the vendor's `envsetup` would set, on top of this process's own."""
-        own = {k: v for k, v in os.environ.items() if k not in ONLY_OURS}
+        own = super().env()
         root = self.package
         search = {
             "PATH": (
@@ -96,16 +99,24 @@ class TpuMlir(Toolchain):
             raise ToolchainError(f"{bmodel}: no readable bmodel: {telling_line(said.stdout)}")
         return said.stdout
 
-    @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Wait until no other process compiles with this toolchain, then keep others out.
+    def in_use(self) -> AbstractContextManager[None]:
+        """Compile while the block runs: others may too, but nobody builds the environment anew.
 
-        The vendor's tools switch chip libraries inside their own package folder, so two at once
-        could get each other's; and one compilation of a full UNet needs 5 GB.
+        Several at once do not meet. Of the vendor's tools only the runner of bmodels, which is not
+        used here, changes files in the package; the compiler writes below its working folder.
         """
+        return self._locked(fcntl.LOCK_SH)
+
+    def alone(self) -> AbstractContextManager[None]:
+        """Wait until nobody uses this toolchain, then keep others out."""
+        return self._locked(fcntl.LOCK_EX)
+
+    @contextmanager
+    def _locked(self, how: int) -> Iterator[None]:
         lock = self.folder.with_name(f"{self.folder.name}.lock")
         lock.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(lock):
+        with lock.open("a") as file:
+            fcntl.flock(file, how)
             yield
 
     def problem(self) -> str | None:

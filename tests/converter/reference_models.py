@@ -68,6 +68,7 @@ UNETS: dict[str, dict[str, Any]] = {
     "bk-sdm-tiny-lcm": {**_BK_SDM_TINY, "time_cond_proj_dim": 256},
     "sd2": _SD2,
     "sd2-inpaint": {**_SD2, "in_channels": 9},
+    "sd2-pix2pix": {**_SD2, "in_channels": 8},
     "sdxl": _SDXL,
     "sdxl-inpaint": {**_SDXL, "in_channels": 9},
     "sdxl-pix2pix": {**_SDXL, "in_channels": 8},

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from converter.cache import Cache, content_key
+from converter.cache import ENTRY_FILE, Cache, content_key
 
 
 def writes(text: str) -> Callable[[Path], None]:
@@ -72,6 +72,18 @@ def test_two_runs_that_make_the_same_entry_both_get_it(tmp_path: Path) -> None:
     made = cache.make("a", {"graph": "1"}, overtaken)
     assert (made.path / "x").read_text() == "the other's"
     assert len(list((tmp_path / "things").iterdir())) == 1
+
+
+def test_an_entry_that_is_being_made_is_none(tmp_path: Path) -> None:
+    cache = Cache("things", tmp_path)
+
+    def build(folder: Path) -> None:
+        (folder / ENTRY_FILE).write_text("written last, and here too early")
+        assert cache.entries() == []
+        cache.make("a", {"graph": "2"}, writes("beside it"))
+
+    cache.make("a", {"graph": "1"}, build)
+    assert len(cache.entries()) == 2
 
 
 def test_keys_depend_on_values_and_not_on_order() -> None:

@@ -18,11 +18,12 @@ from converter.adapters.choice import AdapterChoice
 from converter.bundle import Bundle
 from converter.errors import InputError
 from converter.export import ExportRequest, export
+from converter.graph_record import graph_bytes
 from converter.sizes import Size
 from converter.weights import Array
 from examples.random_checkpoint import write_checkpoint
 from examples.small_models import MODELS
-from passes.linked_weights import own_places
+from passes.linked_weights import own_places, read_graph
 from targets.compile import CompileRequest, compile_bundle
 from tests.conftest import SmallModel
 
@@ -66,6 +67,11 @@ def assert_same(linked: Bundle, plain: Bundle) -> None:
             assert np.array_equal(found, theirs.read(tensor)), tensor
         for one, other in zip(run(linked, name), run(plain, name), strict=True):
             np.testing.assert_allclose(one, other, atol=2e-5)
+        # Targets see one graph, so that one skeleton serves both.
+        mine_graph, their_graph = (
+            graph_bytes(read_graph(b.folder / b.components[name].graph)) for b in (linked, plain)
+        )
+        assert mine_graph == their_graph
 
 
 def both(request: ExportRequest) -> tuple[Bundle, Bundle]:

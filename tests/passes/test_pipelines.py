@@ -52,6 +52,16 @@ def test_a_target_for_onnx_runtime_gets_one_size_and_short_chains() -> None:
     assert operators(result.model) == ["Gather", "Add", "MatMul", "Reshape", "Transpose"]
 
 
+def test_a_target_for_mnn_gets_one_size_where_that_is_asked_for() -> None:
+    result = pipelines.mnn(SHAPES, halves=True).run(parse(KEYS))
+    assert result.reports == (
+        PassReport("specialize-size", 1),
+        PassReport("fold-transpose-chain", 1),
+        PassReport("halve-phases-exactly", 0),
+    )
+    assert "Shape" in operators(pipelines.mnn(None).run(parse(KEYS)).model)
+
+
 def test_a_target_for_sophgo_gets_small_integers_and_old_versions_too() -> None:
     result = pipelines.sophgo(SHAPES).run(parse(KEYS, NEWER))
     assert result.reports == (
@@ -61,12 +71,22 @@ def test_a_target_for_sophgo_gets_small_integers_and_old_versions_too() -> None:
         PassReport("split-feed-forward", 0),
         PassReport("multiply-tokens-transposed", 0),
         PassReport("write-out-silu", 0),
+        PassReport("normalize-by-rows", 0),
+        PassReport("write-out-gelu", 0),
         PassReport("narrow-int64-inputs", 1),
         PassReport("cap-versions", 2),
     )
     assert (result.model.ir_version, result.model.opset_imports[""]) == (9, 18)
     assert result.model.graph.inputs[0].dtype == ir.DataType.INT32
     assert all(v.shape and v.shape.is_static() for n in result.model.graph for v in n.outputs)
+
+
+def test_what_is_rewritten_for_16_bits_stays_as_it_is_for_32() -> None:
+    half, full = (pipelines.sophgo(SHAPES, half=half).passes for half in (True, False))
+    assert {one.name for one in half} - {one.name for one in full} == {
+        "normalize-by-rows",
+        "write-out-gelu",
+    }
 
 
 def test_a_consumer_gets_its_names_while_sizes_stay_symbolic() -> None:
@@ -80,6 +100,7 @@ def test_a_consumer_gets_its_names_while_sizes_stay_symbolic() -> None:
 EVERY = {
     "present": pipelines.present(PORTS, {"k": "keys"}),
     "onnxruntime": pipelines.onnxruntime(SHAPES),
+    "mnn": pipelines.mnn(SHAPES, halves=True),
     "sophgo": pipelines.sophgo(SHAPES),
 }
 
@@ -94,7 +115,7 @@ def test_no_pipeline_reads_a_weight(pipeline: Pipeline) -> None:
     assert weight_places(model) == before
 
 
-@pytest.mark.parametrize("build", [pipelines.onnxruntime, pipelines.sophgo])
+@pytest.mark.parametrize("build", [pipelines.onnxruntime, pipelines.mnn, pipelines.sophgo])
 def test_a_pipeline_run_twice_changes_nothing(build: Build) -> None:
     model = build(SHAPES).run(parse(KEYS)).model
     before = to_bytes(model)
@@ -200,7 +221,7 @@ def test_two_sizes_of_the_unet_differ_in_shape_constants_only(
     ("build", "rtol"),
     [
         (pipelines.onnxruntime, 0),
-        (pipelines.sophgo, 1e-5),  # attention scales round in another place
+        (pipelines.sophgo, 1e-5),  # GELU is a polynomial; attention scales round elsewhere
     ],
 )
 @pytest.mark.parametrize("name", ["text_encoder", "unet", "vae_encoder", "vae_decoder"])

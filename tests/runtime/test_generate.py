@@ -1,5 +1,6 @@
 """The verb on a small random model: noise, but of the right size, from the right artifacts."""
 
+import shutil
 import struct
 from pathlib import Path
 
@@ -7,10 +8,12 @@ import pytest
 
 from converter.bundle import Bundle
 from converter.sizes import parse_sizes
+from runtime.generate import usual_target
 from runtime.sampling import PictureRequest
 from sdconv import picture_options
 from sdconv.main import run
 from targets.compile import CompileRequest, compile_bundle
+from targets.manifest import MANIFEST_FILE
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +41,18 @@ def test_a_picture_of_the_size_asked_for(artifacts: Path, tmp_path: Path) -> Non
     assert output.read_bytes() == first
     assert run([*words, "--size", "128x64", "--scheduler", "lcm", "--guidance", "1"]) == 0
     assert png_size(output) == (128, 64)
+
+
+def test_the_only_target_of_a_folder_is_the_usual_one(artifacts: Path, tmp_path: Path) -> None:
+    assert usual_target(artifacts) == "onnxruntime"
+    other = shutil.copytree(artifacts, tmp_path / "other")
+    manifest = (other / MANIFEST_FILE).read_text()
+    (other / MANIFEST_FILE).write_text(manifest.replace('"onnxruntime"', '"mnn"'))
+    assert usual_target(other) == "mnn"
+    (other / MANIFEST_FILE).write_text(
+        manifest.replace('"target": "onnxruntime"', '"target": "mnn"', 1)
+    )
+    assert usual_target(other) == "onnxruntime"  # there are two
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ from converter.sizes import Size
 from converter.weights import Array
 from runtime.hints import Hint
 from runtime.network import Network
-from runtime.sampling import PictureRequest, Pipeline, first_latent, to_pixels
+from runtime.noise import first_latent
+from runtime.sampling import PictureRequest, Pipeline, to_pixels
 from targets.base import Runner
 
 SIZE = Size(16, 8)

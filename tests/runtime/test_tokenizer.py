@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from transformers import CLIPTokenizer
 
-from runtime.tokenizer import _vocabulary, overflow, token_ids, tokenize
+from converter.clip_vocabulary import clip_vocabulary
+from runtime.tokenizer import overflow, token_ids, tokenize
 from validate.prompts import PROMPTS
 
 
@@ -88,7 +89,7 @@ def test_the_words_around_a_name_are_tokenized_as_transformers_does() -> None:
 
 def tokenizer_with(added: list[str]) -> CLIPTokenizer:
     """Return a tokenizer to which transformers added tokens, as diffusers does it."""
-    tokens, merges = _vocabulary()
+    tokens, merges = clip_vocabulary()
     vocabulary = {token: i for i, token in enumerate(tokens)}
     found = CLIPTokenizer(vocab=vocabulary, merges=merges)  # type: ignore[arg-type]
     found.add_tokens(added)

@@ -109,7 +109,7 @@ def test_mistakes_are_one_line_and_exit_code_two(
     [
         (["--sizes", "100x64"], "nearest that works is 128x64"),
         (["--sizes", "64by64"], "WIDTHxHEIGHT"),
-        (["--target", "nope"], "onnxruntime, bm1684x"),
+        (["--target", "nope"], "choose one of onnxruntime, "),
         (["--precision", "unet=f8"], "f32"),
         (["--precision", "unet"], "COMPONENT=PRECISION"),
         (["--precision", "controlnet=f16"], "no component 'controlnet'"),
@@ -132,6 +132,32 @@ def test_compile_refuses_what_cannot_work(
     assert run([*base, *words]) == 2
     assert reason in one_line_error(capsys)
     assert not (tmp_path / "a").exists()
+
+
+def test_sizes_are_added_to_what_a_folder_holds(
+    small_bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = ["-o", str(tmp_path), "--no-validate"]
+    first = ["compile", "-n", str(small_bundle.folder), "--target", "onnxruntime", *folder]
+    first += ["--sizes", "64x64", "--components", "text_encoder,vae_decoder"]
+    assert run(first) == 0
+    assert run(["compile", "--add-sizes", "128x64", *folder]) == 0
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    made = [(a["component"], a["size"]) for a in manifest["artifacts"]]
+    assert made == [("text_encoder", None), ("vae_decoder", "64x64"), ("vae_decoder", "128x64")]
+    command = manifest["commands"]["onnxruntime"]
+    assert command[command.index("--sizes") + 1] == "64x64,128x64"
+    capsys.readouterr()
+    for words, expected in (
+        (["--effort", "high"], "leave out what is chosen besides"),
+        (["--target", "bm1684x"], "nothing for target 'bm1684x' to add a size to"),
+    ):
+        assert run(["compile", "--add-sizes", "64x128", *words, *folder]) == 2
+        assert expected in one_line_error(capsys)
+    assert run([*first[:-1], "vae_decoder"]) == 0
+    said = capsys.readouterr().err
+    assert "no longer listed, because this run did not name it: text_encoder f32, " in said
+    assert "vae_decoder 128x64 f32 (--add-sizes keeps what is there)" in said
 
 
 def test_usage_errors_are_exit_code_two(capsys: pytest.CaptureFixture[str]) -> None:

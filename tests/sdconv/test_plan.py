@@ -372,7 +372,7 @@ def test_everything_that_export_takes_is_planned_and_printed(
         written = sum(file.stat().st_size for file in (graph, weights) if file.exists())
         assert close(step(planned, "export", name)["written"], written, 0.2), name
     after = plan(small_model.checkpoint, *words, *asked)
-    assert [c[1] for c in after["commands"]] == ["export", "compile"]  # its graph is not on record
+    assert [c[1] for c in after["commands"]] == ["compile"]
     gathered = [s for s in after["steps"] if s["step"] == "gather"]
     assert [s["component"] for s in gathered] == list(bundle.components)
     before = sum(f.stat().st_size for f in (cache_folder() / "weights").rglob("*") if f.is_file())
@@ -440,6 +440,23 @@ def test_recorded_sizes_of_fewer_bits(
     planned = plan(file, "--target", "bm1684x", "--sizes", "512x512", "--precision", chosen)
     assert close(step(planned, "bind", "unet")["written"], unet, 0.02)
     assert close(step(planned, "bind", "text_encoder")["written"], text, 0.02)
+
+
+@pytest.mark.usefixtures("vast")
+def test_recorded_figures_of_mnn(plan: Callable[..., Planned], tmp_path: Path) -> None:
+    """What MNN's converter and binding took and left (benchmarks/mnn.md)."""
+    file = write_header(tmp_path / "sd15.safetensors", SD15)
+    words = ("--target", "mnn", "--sizes", "512x512,768x512")
+    sizes = {"f16": (246.5e6, 1720e6), "w8": (248.2e6, 909e6), "w4": (205.7e6, 479.5e6)}
+    for precision, (text, unet) in sizes.items():
+        chosen = f"unet={precision},text_encoder={precision}"
+        planned = plan(file, *words, "--precision", chosen)
+        assert close(step(planned, "bind", "unet")["written"], unet, 0.02)
+        assert close(step(planned, "bind", "text_encoder")["written"], text, 0.02)
+    converted = step(planned, "compile", "unet", "512x512")
+    assert close(converted["memory"], 7.47e9)
+    assert 87 / 2 < converted["seconds"] < 87 * 2
+    assert step(planned, "compile", "unet", "768x512")["reused"]  # one file serves both
 
 
 @pytest.mark.usefixtures("vast")

@@ -9,8 +9,9 @@ import pytest
 
 from converter.progress import silent
 from targets.base import ToolchainError
+from targets.environments import RECORD_FILE
 from targets.sophgo.target import SophgoTarget
-from targets.sophgo.toolchain import RECORD_FILE, TpuMlir
+from targets.sophgo.toolchain import TpuMlir
 from targets.toolchains import find_python
 from tests.targets.fake_compiler import MLIR
 from tests.targets.sophgo_jobs import Weights, random_values

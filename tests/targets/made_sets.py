@@ -10,10 +10,10 @@ from converter.components import available
 from converter.profiles import get_profile
 from converter.sizes import Size
 from targets.base import Artifact
+from targets.driver import PortAt
 from targets.sophgo.bmodel.reading import read_bmodel
 from targets.sophgo.bmodel.schema import Net, NetParameter, Shape, Tensor
 from targets.sophgo.bmodel.writing import header_of
-from targets.sophgo.graphs import PortAt
 from targets.sophgo.ports import DTYPES, StagePorts
 from tests.targets.bmodel.small import small_bmodel
 

@@ -14,10 +14,10 @@ from converter.profiles import get_profile
 from converter.sizes import Size
 from examples.small_models import MODELS, SMALL
 from targets.base import Artifact, Conformance
+from targets.driver import PortAt
 from targets.sophgo.bmodel.reading import read_bmodel
 from targets.sophgo.conformance import check_set
 from targets.sophgo.consumers import CONSUMERS, links
-from targets.sophgo.graphs import PortAt
 from targets.sophgo.ports import StagePorts, parse_info, ports_of
 from targets.sophgo.toolchain import TpuMlir
 from tests.targets.made_sets import Stages, artifacts_of, bundle_of, stages_of, write_bmodel

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,11 +27,15 @@ def compiled(target: SophgoTarget, weights: Weights, folder: Path, *sizes: Size)
     return [target.compile(job(folder, size), weights, silent) for size in sizes]
 
 
+def interrupt(event: Event) -> None:
+    raise KeyboardInterrupt
+
+
 def test_a_skeleton_holds_no_weights_and_takes_any(
     target: SophgoTarget, weights: Weights, tmp_path: Path
 ) -> None:
     (skeleton,) = compiled(target, weights, tmp_path, SIZES[0])
-    with pytest.raises(InputError, match="this file has no weights"):
+    with pytest.raises(InputError, match="left out of this file"):
         region_of(skeleton.path / "model.bmodel")
     for seed in (0, 1):
         mine = Weights(random_values(seed), f"weights {seed}")
@@ -116,6 +121,54 @@ def test_only_what_changed_is_written(
     assert packed.read_bytes() == whole.read_bytes()
 
 
+def test_a_size_is_added_without_packing_a_weight(
+    target: SophgoTarget, weights: Weights, tmp_path: Path
+) -> None:
+    skeletons = compiled(target, weights, tmp_path, *SIZES)
+    weights.tensor_keys = {"kernel": "k", "bias": "b"}
+    (before,) = target.bind(skeletons[:1], weights, tmp_path, silent)
+    old = (tmp_path / before.path).read_bytes()
+    weights.was_read.clear()
+    with pytest.raises(KeyboardInterrupt):
+        target.bind(skeletons, weights, tmp_path, interrupt)
+    assert (tmp_path / before.path).read_bytes() == old
+    assert stage_record(tmp_path / before.path, before.key).network == "unet"
+    both = target.bind(skeletons, weights, tmp_path, silent)
+    assert weights.was_read == []
+    # The verdict on the first size stands: what it computes is what it computed.
+    assert both[0].blake3 != before.blake3
+    assert both[0].computes == before.computes != both[1].computes
+    fresh = target.bind(skeletons, weights, tmp_path / "fresh", silent)
+    assert (tmp_path / both[0].path).read_bytes() == (
+        tmp_path / "fresh" / fresh[0].path
+    ).read_bytes()
+    (again,) = target.bind(skeletons[:1], weights, tmp_path, silent)
+    assert weights.was_read == ["kernel", "bias"]  # by the fresh one
+    assert (tmp_path / again.path).read_bytes() == old
+
+
+@pytest.mark.parametrize("lost", ["the skeleton", "the planned header"])
+def test_weights_are_packed_again_where_it_is_unknown_where_they_lie(
+    lost: str, target: SophgoTarget, weights: Weights, tmp_path: Path
+) -> None:
+    skeletons = compiled(target, weights, tmp_path, *SIZES)
+    weights.tensor_keys = {"kernel": "k", "bias": "b"}
+    (artifact,) = target.bind(skeletons[:1], weights, tmp_path, silent)
+    if lost == "the skeleton":
+        shutil.rmtree(skeletons[0].path)
+        skeletons = skeletons[1:]
+    else:
+        packed = tmp_path / artifact.path
+        stat = packed.stat()
+        with packed.open("r+b") as file:
+            file.seek(len(read_bmodel(packed).header) - 1)
+            file.write(b"x")
+        os.utime(packed, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    weights.was_read.clear()
+    target.bind(skeletons, weights, tmp_path, silent)
+    assert weights.was_read == ["kernel", "bias"]
+
+
 def test_a_file_that_somebody_touched_is_written_anew(
     target: SophgoTarget, weights: Weights, tmp_path: Path
 ) -> None:
@@ -133,10 +186,6 @@ def test_a_killed_write_leaves_no_file(
     target: SophgoTarget, weights: Weights, tmp_path: Path
 ) -> None:
     skeletons = compiled(target, weights, tmp_path, SIZES[0])
-
-    def interrupt(event: Event) -> None:
-        raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
         target.bind(skeletons, weights, tmp_path / "out", interrupt)
     assert list((tmp_path / "out" / "bm1684x").iterdir()) == []

@@ -4,15 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.sophgo_bytes import bound, same_but_time, whole
 from converter.bundle import Bundle
 from converter.progress import silent
 from converter.sizes import Size
 from examples.mini.score import CONTROLLED, FILES
 from targets.compile import CompileRequest, jobs_of
-from targets.sophgo.bmodel.reading import read_bmodel
-from targets.sophgo.chips import get_chip
-from targets.sophgo.compilation import BMODEL_FILE, compile_graph
-from targets.sophgo.graphs import static_graph
 from targets.sophgo.target import SophgoTarget
 from targets.sophgo.toolchain import TpuMlir
 
@@ -20,14 +17,21 @@ pytestmark = pytest.mark.slow
 
 
 CASES = [
-    ("text_encoder", "f32"),
+    ("bm1684x", "text_encoder", "f32"),
     *(
-        (component, precision)
+        ("bm1684x", component, precision)
         for component in ("text_encoder", "unet", "controlnet", "vae_encoder", "vae_decoder")
         for precision in ("f16", "bf16")
     ),
-    *(("text_encoder", precision) for precision in ("w8f16", "w8bf16", "w4f16", "w4bf16")),
-    ("unet", "w8f16"),
+    *(
+        ("bm1684x", "text_encoder", precision)
+        for precision in ("w8f16", "w8bf16", "w4f16", "w4bf16")
+    ),
+    ("bm1684x", "unet", "w8f16"),
+    *(
+        (chip, "text_encoder", "f16")
+        for chip in ("bm1688-2core", "cv186x", "bm1684x2", "bm1690-8core")
+    ),
 ]
 """F32 of the larger ones would take minutes to compile and shows nothing else."""
 
@@ -37,29 +41,21 @@ def miniature(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return CONTROLLED.export(FILES, tmp_path_factory.mktemp("miniature"))
 
 
-@pytest.mark.parametrize(("component", "precision"), CASES)
+@pytest.mark.parametrize(("chip", "component", "precision"), CASES)
 def test_a_bound_file_is_the_one_that_compiling_with_its_weights_gives(
-    component: str, precision: str, tpu_mlir: TpuMlir, miniature: Bundle, tmp_path: Path
+    chip: str, component: str, precision: str, tpu_mlir: TpuMlir, miniature: Bundle, tmp_path: Path
 ) -> None:
     """All but `Model.time`, when the compiler finished; the check code is that of the weights."""
     request = CompileRequest(
         miniature.folder,
-        "bm1684x",
+        chip,
         (Size(64, 64),),
         precision={component: precision},
         components=(component,),
     )
-    target = SophgoTarget()
+    target = SophgoTarget(chip)
     ((job,),) = jobs_of(request, miniature, target).values()
     weights = miniature.weights(component)
-    skeleton = target.compile(job, weights, silent)
-    (artifact,) = target.bind([skeleton], weights, tmp_path / "bound", silent)
-    assert artifact.how == "bound"
-    chip, whole = get_chip("bm1684x"), tmp_path / "whole"
-    whole.mkdir()
-    compile_graph(tpu_mlir, chip, job, static_graph(job), weights.file, whole, silent)
-    ours = (tmp_path / "bound" / artifact.path).read_bytes()
-    theirs = (whole / BMODEL_FILE).read_bytes()
-    finished = read_bmodel(skeleton.path / BMODEL_FILE).model.time
-    again = read_bmodel(whole / BMODEL_FILE).model.time
-    assert ours == theirs.replace(again.encode(), finished.encode(), 1)
+    ours = bound(target, job, weights, tmp_path / "bound", silent)
+    theirs = whole(target, job, weights, tmp_path / "whole", silent)
+    assert same_but_time(ours, theirs)

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from targets.base import DeviceMemory, ToolchainError
-from targets.sophgo.driver import ordered_inputs
+from targets.driver import PortAt, ordered_inputs
 from targets.sophgo.emulation_time import emulation_seconds
 from targets.sophgo.emulator import check_stage
-from targets.sophgo.graphs import PortAt
+from targets.sophgo.graphs import StaticGraph
 from targets.sophgo.record import PROFILE_FILE, RECORD_FILE, CycleModel, StageRecord, device_memory
 from targets.sophgo.timeline import Timeline
 from tests.targets.fake_compiler import PROFILE
@@ -47,6 +47,21 @@ def test_parts_of_a_network_add_up() -> None:
     twice = CycleModel.parse([*PROFILE.splitlines()] * 2)
     assert twice.runtime_ms == pytest.approx(2 * 1.255343)
     assert twice.loaded == 2 * 15185860
+
+
+def test_the_slowest_core_counts_and_all_of_them_move_data(tmp_path: Path) -> None:
+    slower = PROFILE.replace("1.255343ms", "1.5ms").replace("S2L:15185860", "S2L:40")
+    for number, profile in enumerate((PROFILE, slower)):
+        (tmp_path / f"compiler_profile_{number}.txt").write_text(profile)
+    graph = StaticGraph(tmp_path, "", RECORD.inputs, RECORD.outputs)
+    record = StageRecord.of("unet", graph, "f16", tmp_path, INFO)
+    assert record.cores == 2
+    model = record.cycle_model
+    assert model.runtime_ms == 1.5
+    assert model.flops == 126177152
+    assert (model.computes, model.loaded, model.stored) == (11580, 15185900, 2 * 1245712)
+    with pytest.raises(OSError, match=PROFILE_FILE):
+        StageRecord.of("unet", graph, "f16", tmp_path / "nothing", INFO)
 
 
 def test_a_report_without_a_summary_is_refused() -> None:

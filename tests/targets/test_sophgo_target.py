@@ -1,6 +1,8 @@
 """The Sophgo target around a fake compiler: the cache of skeletons, failures, refusals."""
 
 import json
+import shlex
+import subprocess
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -12,8 +14,11 @@ import pytest
 from converter.errors import InputError
 from converter.progress import Event, silent
 from converter.sizes import Size
+from targets import machine
 from targets.base import DeviceMemory, ToolchainError
-from targets.sophgo.chips import CHIPS
+from targets.machine import Machine
+from targets.registry import get_target
+from targets.sophgo.chips import CHIPS, REFUSED
 from targets.sophgo.compilation import BMODEL_FILE, recipe, steps
 from targets.sophgo.target import SophgoTarget
 from targets.sophgo.toolchain import TpuMlir
@@ -117,8 +122,13 @@ def test_a_failure_leaves_a_repro_folder_and_no_skeleton(
     assert said.startswith("unet 64x64 f16 for bm1684x: importing the graph failed: RuntimeError: ")
     assert "Op not support:{'IsNaN'}" in said
     assert "\n" not in said
-    repro = Path(said.rpartition(" ")[2])
+    command = said.rpartition("kept, '")[2].removesuffix("' does it again")
+    again = subprocess.run(shlex.split(command), capture_output=True, text=True, check=False)
+    assert again.returncode == 1
+    assert "RuntimeError: Op not support:{'IsNaN'}" in again.stderr
+    repro = Path(shlex.split(command)[1]).parent
     assert repro.parent == tmp_path / "home" / "cache" / "failures"
+    assert repro.name.startswith("bm1684x-unet-64x64-f16-")
     wanted = {"unet.onnx", "importer.py", "tape.py", "compile.log", "repro.sh", "versions.json"}
     assert wanted <= {file.name for file in repro.iterdir()}
     script = (repro / "repro.sh").read_text()
@@ -150,6 +160,67 @@ def test_what_the_system_killed_is_said_to_need_memory(
     with pytest.raises(ToolchainError, match="was killed, most likely for want of memory"):
         target.compile(job(tmp_path, Size(64, 64), name="large"), weights, silent)
     assert not (tmp_path / "home" / "cache" / "failures").exists()
+
+
+def test_what_outgrows_the_machine_is_stopped_first(
+    target: SophgoTarget, weights: Weights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rooms = iter([10**10] * 2)  # enough before it begins
+    monkeypatch.setattr(Machine, "here", classmethod(lambda cls: cls(next(rooms, 10**8), 2)))
+    monkeypatch.setattr(machine, "memory_below", lambda _: 9 * 10**9)
+    said = (
+        r"was stopped before the memory of this machine was used up: it holds "
+        r"9\.0 GB where 0\.4 GB were predicted, and 0\.1 GB are left: end other programs"
+    )
+    with pytest.raises(ToolchainError, match=said):
+        target.compile(job(tmp_path, Size(64, 64), name="endless"), weights, silent)
+    assert list((tmp_path / "home" / "cache" / "skeletons").iterdir()) == []
+
+
+def test_a_bmodel_is_made_for_the_cores_of_its_target(
+    fake_tpu_mlir: TpuMlir, weights: Weights, tmp_path: Path
+) -> None:
+    one, two = SophgoTarget("bm1688"), SophgoTarget("bm1688-2core")
+    assert (two.name, two.chip) == ("bm1688-2core", "bm1688")
+    mine, events = job(tmp_path, Size(64, 64)), list[Event]()
+    skeletons = [target.compile(mine, weights, events.append) for target in (one, two)]
+    told = [event.note for event in events if " ms on " in event.note]
+    assert ["of 2 cores it uses 1" in note for note in told] == [False, True]
+    assert skeletons[0].key != skeletons[1].key
+    logs = [(skeleton.path / "compile.log").read_text() for skeleton in skeletons]
+    assert ["--num_core 2" in log for log in logs] == [False, True]
+    assert all("--chip bm1688 " in log for log in logs)
+    (artifact,) = two.bind(skeletons[1:], weights, tmp_path, silent)
+    assert (artifact.target, artifact.chip) == ("bm1688-2core", "bm1688")
+    assert artifact.path == "bm1688-2core/unet_multisize.bmodel"
+
+
+def test_what_has_no_emulator_says_why(
+    fake_tpu_mlir: TpuMlir, weights: Weights, tmp_path: Path
+) -> None:
+    target = SophgoTarget("bm1690e-4core")
+    assert target.cannot_run is not None
+    skeleton = target.compile(job(tmp_path, Size(64, 64)), weights, silent)
+    (artifact,) = target.bind([skeleton], weights, tmp_path, silent)
+    with pytest.raises(ToolchainError, match="never ends for BM1690E on several cores"):
+        target.open(artifact, tmp_path)
+
+
+def test_what_the_compiler_calls_besides_must_be_there(
+    fake_tpu_mlir: TpuMlir, weights: Weights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ToolchainError, match=r"needs cmake, make, cc, c\+\+ .* 'apt install cmake"):
+        SophgoTarget("bm1690").compile(job(tmp_path, Size(64, 64)), weights, silent)
+
+
+@pytest.mark.parametrize("chip", REFUSED)
+def test_sophgos_other_chips_are_refused_with_the_reason(chip: str) -> None:
+    with pytest.raises(InputError) as error:
+        get_target(chip)
+    said = str(error.value)
+    assert said.startswith(f"{chip}: {REFUSED[chip]}: choose one of ")
+    assert "bm1688-2core" in said
 
 
 def test_a_lowered_network_with_other_ports_is_not_run(

@@ -11,8 +11,9 @@ import pytest
 from converter.errors import InputError
 from sdconv.main import run
 from targets.base import ToolchainError
-from targets.processes import ChildFailedError, own_group, run_logged, telling_line
-from targets.sophgo.toolchain import RECORD_FILE, TpuMlir
+from targets.environments import RECORD_FILE
+from targets.processes import ChildFailedError, own_group, run_logged, telling_line, watched
+from targets.sophgo.toolchain import TpuMlir
 from targets.toolchains import find_python, get_toolchain
 
 VERSION = (3, 77)
@@ -103,6 +104,17 @@ def test_the_log_holds_command_and_output(tmp_path: Path) -> None:
     assert lines == ["one\n", "two\n"]
     assert log.read_text().splitlines()[0].startswith("$ ")
     assert log.read_text().endswith("one\ntwo\n")
+
+
+def test_whoever_watches_sees_every_program(tmp_path: Path) -> None:
+    seen: list[str] = []
+    argv = [sys.executable, "-c", "print('one')"]
+    with watched(seen.append):
+        run_logged(argv, tmp_path / "log", env=os.environ)
+    run_logged(argv, tmp_path / "log", env=os.environ)
+    assert len(seen) == 2
+    assert seen[0].startswith("$ ")
+    assert seen[1] == "one\n"
 
 
 def test_a_failure_carries_its_most_telling_line(tmp_path: Path) -> None:

@@ -15,6 +15,8 @@ from tests.validate.fakes import (
     make_component,
 )
 
+VERSIONS = {"compiler": "1"}
+
 
 @pytest.fixture
 def reference() -> FakeReference:
@@ -50,5 +52,5 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     ).save()
     place.artifacts.mkdir()
     artifacts = [make_artifact(place.artifacts, name) for name in INTERFACES]
-    Manifest(place.artifacts, Path("../bundle"), INTERFACES, artifacts, {"compiler": "1"}).save()
+    Manifest(place.artifacts, Path("../bundle"), INTERFACES, artifacts, versions=VERSIONS).save()
     return place

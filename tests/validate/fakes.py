@@ -13,6 +13,7 @@ from converter.interface import Interface, Port
 from converter.progress import Progress
 from converter.sizes import Size
 from converter.weights import Array, WeightSource
+from runtime.staging import OpenReference
 from targets.base import (
     Artifact,
     CompileJob,
@@ -24,6 +25,8 @@ from targets.base import (
     Workload,
 )
 from targets.manifest import Manifest
+from validate.base import Report
+from validate.validate import ValidateRequest, validate
 
 LATENT = ("batch", 4, "height/8", "width/8")
 PICTURE = ("batch", 3, "height", "width")
@@ -118,10 +121,14 @@ class FakeRunner(Runner):
 
 @dataclass
 class FakeTarget(Target):
-    """The same networks with a corruption; optionally an emulator of a given slowness."""
+    """The same networks with a corruption; optionally an emulator of a given slowness.
+
+    With `spoilt` only that component is corrupted.
+    """
 
     corrupt: Corruption = lambda x: x
     rewire: Rewiring = lambda inputs: inputs
+    spoilt: str | None = None
     seconds: float | None = None
     slow_sizes: tuple[Size, ...] | None = None
     installed: bool = True
@@ -167,7 +174,8 @@ class FakeTarget(Target):
         if self.breaks:
             raise ToolchainError("the file cannot be loaded")
         component = artifact.component
-        return FakeRunner(component, INTERFACES[component], self.runs, self.corrupt, self.rewire)
+        corrupt = self.corrupt if self.spoilt in (None, component) else lambda x: x
+        return FakeRunner(component, INTERFACES[component], self.runs, corrupt, self.rewire)
 
     def interpret(
         self, job: CompileJob, weights: WeightSource, progress: Progress
@@ -222,6 +230,16 @@ class Place:
         kept = [new if a.component == component else a for a in manifest.artifacts]
         replace(manifest, artifacts=kept).save()
 
+    def put_beside(self, component: str, weights: str) -> None:
+        """Let an artifact have a file of weights, and write it."""
+        manifest = Manifest.load(self.artifacts)
+        name = f"{component}.weights"
+        (self.artifacts / name).write_text(weights)
+        with_file = [
+            replace(a, files=(name,)) if a.component == component else a for a in manifest.artifacts
+        ]
+        replace(manifest, artifacts=with_file).save()
+
     def add_size(self, component: str, size: Size) -> None:
         """Add an artifact of another size, in the same file."""
         manifest = Manifest.load(self.artifacts)
@@ -243,4 +261,16 @@ def make_component(bundle: Path, name: str) -> BundleComponent:
         weights_bytes=0,
         parameters=0,
         template_key="",
+    )
+
+
+def judge(
+    request: ValidateRequest, targets: Mapping[str, Target], reference: OpenReference
+) -> Report:
+    """Validate over stand-ins; their bundle was made from nothing that could be looked at."""
+    return validate(
+        request,
+        open_target=targets.__getitem__,
+        open_reference=reference,
+        check_exports=lambda *_, **__: [],
     )

@@ -30,7 +30,7 @@ def artifacts(small_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) ->
 def test_every_component_agrees(artifacts: Path) -> None:
     report = validate(ValidateRequest(artifacts))
     assert report.verdict is Verdict.PASS
-    assert len(report.results) == 4
+    assert len(report.results) == 4 + 4  # artifacts, exports
     for result in report.results:
         assert result.worst.measurement is not None
         assert result.worst.measurement.agreement is not None

@@ -70,16 +70,16 @@ def test_text_encoder_takes_other_prompts_in_every_row(name: str, dtype: str) ->
 
 def test_unet_timesteps_noise_and_residuals() -> None:
     found = {case.name: case.inputs for case in cases("unet", UNET, NOTHING)}
-    assert [*found] == ["t501-residuals", "t981", "t501", "t21"]
+    assert [*found] == ["t501-residuals", "t981", "t501", "t20.5"]
     assert found["t981"]["timestep"] == 981
-    residuals = [name for name in found["t21"] if "residual" in name]
+    residuals = [name for name in found["t20.5"] if "residual" in name]
     assert len(residuals) == 2
     for name in residuals:
         assert not found["t501"][name].any()
         assert found["t501-residuals"][name].std() == pytest.approx(1, rel=0.2)
     one, other = (found["t501-residuals"][name] for name in residuals)
     assert abs(np.corrcoef(one.ravel(), other.ravel())[0, 1]) < 0.2
-    assert [s.name for s in scenes("unet", WITHOUT_RESIDUALS)] == ["t981", "t501", "t21"]
+    assert [s.name for s in scenes("unet", WITHOUT_RESIDUALS)] == ["t981", "t501", "t20.5"]
 
 
 def test_noise_follows_the_schedule() -> None:
@@ -90,7 +90,7 @@ def test_noise_follows_the_schedule() -> None:
     constant = Origins(0.5, None, None, lambda x: np.full((len(x), 4, 16, 8), 8, np.float32))
     found = {case.name: case.inputs["sample"] for case in cases("unet", UNET, constant)}
     # x_0 = 0.5 * 8, so the mean tells how much of it is left.
-    assert found["t21"].mean() == pytest.approx(4 * np.sqrt(alpha_bar(21)), abs=0.1)
+    assert found["t20.5"].mean() == pytest.approx(4 * np.sqrt(alpha_bar(21)), abs=0.1)
     assert found["t981"].mean() == pytest.approx(4 * np.sqrt(alpha_bar(981)), abs=0.2)
 
 

@@ -16,10 +16,10 @@ from sdconv.main import run
 from targets.base import DeviceMemory, EngineTimes, Estimate, LayerTime
 from targets.manifest import MANIFEST_FILE, Manifest
 from targets.registry import TARGETS
-from tests.validate.fakes import FakeReference, FakeTarget, Place
+from tests.validate.fakes import FakeReference, FakeTarget, Place, judge
 from validate.latency import predicted_latency
 from validate.published import FIGURES
-from validate.validate import ValidateRequest, validate
+from validate.validate import ValidateRequest
 
 ESTIMATE = Estimate(
     engines=EngineTimes(compute_ms=1.0, both_ms=4.0, dma_ms=2.0, idle_ms=1.0),
@@ -75,7 +75,7 @@ def test_report_and_json_tell_it(
 ) -> None:
     request = ValidateRequest(predicted.artifacts)
     targets = {"fake": target}
-    validate(request, open_target=targets.__getitem__, open_reference=reference)
+    judge(request, targets, reference)
     page = request.report_path.read_text()
     section = page[page.index("How long it takes, predicted") : page.index("Artifact by artifact")]
     assert "not measured on a device" in section
@@ -102,7 +102,7 @@ def test_a_report_of_older_artifacts_has_no_plots(
     replace(manifest, artifacts=[replace(a, estimate=None) for a in manifest.artifacts]).save()
     request = ValidateRequest(predicted.artifacts)
     targets = {"fake": target}
-    validate(request, open_target=targets.__getitem__, open_reference=reference)
+    judge(request, targets, reference)
     page = request.report_path.read_text()
     assert "How long it takes, predicted" in page
     assert 'class="stacks"' not in page
@@ -153,7 +153,7 @@ def test_bench_prints_what_is_predicted_and_runs_nothing(
     monkeypatch.setitem(TARGETS, "fake", lambda: target)
     assert run(["bench", str(predicted.artifacts), "--steps", "10"]) == 0
     out = capsys.readouterr().out
-    assert "predicted for chip by the compiler, not measured on a device:" in out
+    assert "predicted for fake by the compiler, not measured on a device:" in out
     line = next(line for line in out.splitlines() if line.startswith("one picture 128x64 on fake"))
     assert "10 steps of ddim, guidance 7.5: 184 ms = text_encoder 2 x 8 + unet 20 x 8" in line
     assert target.runs == []

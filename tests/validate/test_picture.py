@@ -11,9 +11,9 @@ from converter.errors import InputError
 from converter.weights import Array
 from runtime.sampling import PictureRequest
 from targets.manifest import Manifest
-from tests.validate.fakes import FakeReference, FakeTarget, Place
+from tests.validate.fakes import FakeReference, FakeTarget, Place, judge
 from validate.base import Report, Result, Verdict
-from validate.validate import ValidateRequest, validate
+from validate.validate import ValidateRequest
 
 Go = Callable[..., Report]
 QUICK = PictureRequest("a red circle", scheduler="lcm", steps=2, guidance=1.0)
@@ -28,7 +28,7 @@ def go(place: Place, target: FakeTarget, reference: FakeReference) -> Go:
             **options,  # type: ignore[arg-type]
         )
         targets = {"fake": target}
-        return validate(request, open_target=targets.__getitem__, open_reference=reference)
+        return judge(request, targets, reference)
 
     return run
 
@@ -41,12 +41,15 @@ def picture(report: Report) -> Result:
 def test_the_same_networks_draw_the_same_picture(go: Go, place: Place) -> None:
     report = go()
     assert report.verdict is Verdict.PASS
-    assert report.sentence.startswith("4 of 4 artifacts and 1 of 1 picture agree")
+    assert report.sentence.startswith(
+        "4 of 4 artifacts, 1 of 1 picture and 1 of 1 trajectory agree"
+    )
     result = picture(report)
     assert result.label == "picture 128x64 f16 on fake"
     assert result.worst.about == '"a red circle", 2 steps of lcm, guidance 1, seed 0'
     data = json.loads((place.artifacts / "report.json").read_text())
-    assert data["results"][-1]["level"] == "picture" and data["results"][-1]["psnr_db"] == 300
+    assert [result["level"] for result in data["results"][-2:]] == ["trajectory", "picture"]
+    assert data["results"][-1]["psnr_db"] == 300 and data["results"][-1]["ssim"] == 1
     assert "--prompt 'a red circle' --scheduler lcm --steps 2 --guidance 1" in data["commands"][-2]
 
 
@@ -54,8 +57,9 @@ def test_the_report_begins_with_what_was_drawn(go: Go, place: Place) -> None:
     go()
     page = (place.artifacts / "report.html").read_text()
     gallery = page[page.index("What they draw") : page.index("Every artifact at its worst case")]
-    assert gallery.count("<img") == 2
+    assert gallery.count("<img") == 3
     assert "torch, fp32 (the reference)" in gallery and "fake: PSNR 300.0 dB" in gallery
+    assert "SSIM 1.0000" in gallery and "fake: difference x" in gallery
 
 
 @pytest.mark.parametrize(
@@ -92,7 +96,8 @@ def test_a_new_artifact_draws_again(go: Go, target: FakeTarget, place: Place) ->
     assert picture(go(judge_only=True)).verdict is Verdict.INCOMPLETE
     target.runs.clear()
     assert picture(go()).verdict is Verdict.PASS
-    assert target.runs.count("unet") == 2
+    # Its three cases, and the latent that the others came to before.
+    assert target.runs == ["vae_decoder"] * 4
 
 
 def test_what_the_emulator_has_no_time_for_is_no_pass(go: Go, target: FakeTarget) -> None:
@@ -106,7 +111,9 @@ def test_what_the_emulator_has_no_time_for_is_no_pass(go: Go, target: FakeTarget
 def test_a_missing_emulator_is_incomplete_and_a_broken_file_fails(
     go: Go, target: FakeTarget
 ) -> None:
-    target.installed = False
+    target.cannot_run = "its emulator never ends"
+    assert picture(go()).worst.ruling.sentence == "not drawn: its emulator never ends"
+    target.cannot_run, target.installed = None, False
     assert picture(go()).verdict is Verdict.INCOMPLETE
     target.installed, target.breaks = True, True
     assert picture(go()).verdict is Verdict.FAIL

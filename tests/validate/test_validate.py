@@ -13,9 +13,9 @@ from converter.sizes import Size
 from converter.weights import Array
 from targets.base import ToolchainError
 from targets.manifest import Manifest
-from tests.validate.fakes import RESIDUALS, FakeReference, FakeTarget, Place
+from tests.validate.fakes import RESIDUALS, FakeReference, FakeTarget, Place, judge
 from validate.base import Link, Report, Verdict
-from validate.validate import ValidateRequest, validate
+from validate.validate import ValidateRequest
 
 Go = Callable[..., Report]
 
@@ -25,7 +25,7 @@ def go(place: Place, target: FakeTarget, reference: FakeReference) -> Go:
     def run(**options: object) -> Report:
         request = ValidateRequest(place.artifacts, **options)  # type: ignore[arg-type]
         targets = {"fake": target}
-        return validate(request, open_target=targets.__getitem__, open_reference=reference)
+        return judge(request, targets, reference)
 
     return run
 
@@ -43,7 +43,7 @@ def test_equal_networks_pass(go: Go, place: Place) -> None:
         report.sentence == "4 of 4 artifacts agree with the fp32 reference within their thresholds"
     )
     data = saved_json(place)
-    assert (data["schema"], data["verdict"]) == (1, "pass")
+    assert (data["schema"], data["verdict"]) == (2, "pass")
     results = data["results"]
     assert isinstance(results, list)
     unet = next(result for result in results if result["component"] == "unet")
@@ -52,7 +52,7 @@ def test_equal_networks_pass(go: Go, place: Place) -> None:
     assert {name: unet[name] for name in wanted} == wanted
     assert unet["psnr_db"] == 300
     assert unet["threshold"]["psnr_db"] == 35
-    assert [case["case"] for case in unet["cases"]] == ["t501-residuals", "t981", "t501", "t21"]
+    assert [case["case"] for case in unet["cases"]] == ["t501-residuals", "t981", "t501", "t20.5"]
 
 
 def test_noise_of_half_precision_passes_with_the_worst_case_first(
@@ -157,7 +157,7 @@ def test_a_budget_for_some_cases_runs_the_most_telling(go: Go, target: FakeTarge
         "t501-residuals": Verdict.PASS,
         "t981": Verdict.PASS,
         "t501": Verdict.INCOMPLETE,
-        "t21": Verdict.INCOMPLETE,
+        "t20.5": Verdict.INCOMPLETE,
     }
     assert report.verdict is Verdict.INCOMPLETE
     # The rest of the budget goes on where the first run stopped.
@@ -190,6 +190,42 @@ def test_what_is_too_slow_is_judged_by_its_lowered_network(
     results = saved_json(place)["results"]
     assert isinstance(results, list)
     assert results[0]["cases"][0]["link"] == "lowered network"
+
+
+def test_what_no_machine_emulates_is_never_a_pass(go: Go, target: FakeTarget) -> None:
+    target.cannot_run, target.lowered = "its emulator never ends", half
+    report = go()
+    assert report.verdict is Verdict.INCOMPLETE
+    unet = next(result for result in report.results if result.component == "unet")
+    assert {check.link for check in unet.checks} == {Link.LOWERED}
+    target.lowered = None
+    unet = next(result for result in go().results if result.component == "text_encoder")
+    assert unet.worst.ruling.sentence.endswith("; its instructions were not run at any size")
+
+
+def test_a_verdict_stands_while_the_artifact_computes_the_same(
+    go: Go, target: FakeTarget, place: Place
+) -> None:
+    """Another size in the same file is another file, which computes the same at this size."""
+
+    def in_a_file_of_several(content: str, computes: str) -> None:
+        place.recompile("unet", content)
+        manifest = Manifest.load(place.artifacts)
+        changed = [
+            replace(a, key="stage", content=computes) if a.component == "unet" else a
+            for a in manifest.artifacts
+        ]
+        replace(manifest, artifacts=changed).save()
+
+    in_a_file_of_several("one size", "the same")
+    go()
+    target.runs.clear()
+    in_a_file_of_several("two sizes", "the same")
+    assert go().verdict is Verdict.PASS
+    assert target.runs == []
+    in_a_file_of_several("two sizes", "another")
+    assert go().verdict is Verdict.PASS
+    assert set(target.runs) == {"unet"}
 
 
 def test_a_lowered_network_of_nan_fails(go: Go, target: FakeTarget) -> None:
@@ -289,6 +325,19 @@ def test_a_changed_file_is_refused(go: Go, place: Place) -> None:
     (place.artifacts / "unet.bin").write_text("something else")
     with pytest.raises(InputError, match="changed since it was compiled"):
         go()
+
+
+def test_what_was_saved_expires_with_the_weights_beside_an_artifact(
+    go: Go, target: FakeTarget, place: Place
+) -> None:
+    place.put_beside("unet", "one")
+    go()
+    target.runs.clear()
+    go()
+    assert target.runs == []
+    place.put_beside("unet", "other")
+    go()
+    assert set(target.runs) == {"unet"}
 
 
 def test_anothers_bundle_is_refused(go: Go, place: Place) -> None:

@@ -8,7 +8,8 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from converter.weights import Array
-from validate.base import PICTURE_LEVEL, Check, Report, Result, Threshold
+from validate.base import TOGETHER, Check, Level, Report, Result, Threshold
+from validate.baseline import TOLERANCE_DB
 from validate.latency import Latency
 from validate.report.pictures import Picture, side_by_side
 from validate.report.plots import (
@@ -19,6 +20,14 @@ from validate.report.plots import (
     histogram,
     overview,
     scatter,
+)
+from validate.report.sections import (
+    WORST,
+    gallery,
+    interiors,
+    level_lines,
+    trajectories,
+    wrong,
 )
 from validate.report.stacks import Stacks, by_engine, by_layer
 from validate.store import read_arrays
@@ -34,13 +43,8 @@ class Figures:
     scatter: Scatter | None
 
 
-@dataclass(frozen=True)
-class Shelf:
-    """One picture as the reference and every target drew it; words below each."""
-
-    title: str
-    pictures: Sequence[Picture]
-
+MEASURED = (Level.COMPONENT, *TOGETHER)
+"""The levels whose results stand in the overview: those of outputs."""
 
 LISTED = 8
 """Entries of a list that are shown; of longer ones, only the count."""
@@ -57,12 +61,19 @@ def render_html(report: Report) -> str:
     )
     environment.filters |= {"plain": plain_rows}
     results = sorted(report.results, key=_badness)
-    drawn = [(result, figures(result)) for result in results]
+    alone = [result for result in results if result.level in (Level.COMPONENT, Level.PICTURE)]
     return environment.get_template("report.html.j2").render(
         report=report,
-        results=drawn,
-        gallery=gallery(drawn),
-        overview=overview(results),
+        levels=level_lines(report),
+        wrong=wrong(report),
+        results=[(result, figures(result)) for result in alone],
+        exports=[result for result in results if result.level == Level.EXPORT],
+        gallery=gallery(results),
+        trajectories=trajectories(results),
+        interiors=interiors(results),
+        worst=WORST,
+        overview=overview([r for r in results if r.level in MEASURED]),
+        tolerance_db=TOLERANCE_DB,
         latency=report.latency,
         stacks=latency_plots(report.latency),
         thresholds=thresholds(results),
@@ -78,6 +89,9 @@ def figures(result: Result) -> Figures | None:
         return None
     output = read_arrays(check.saved).get(check.output, np.empty(0))
     reference: Array = read_arrays(check.reference)[check.output]
+    if check.position is not None:  # all steps lie in one array
+        step = slice(check.position, check.position + 1)
+        output, reference = output[step], reference[step]
     return Figures(
         check,
         side_by_side(output, reference),
@@ -90,21 +104,6 @@ def latency_plots(latency: Latency | None) -> list[Stacks]:
     """Where the predicted time goes; nothing where no compiler tells."""
     plots = () if latency is None else (by_engine(latency.artifacts), by_layer(latency.artifacts))
     return [plot for plot in plots if plot is not None]
-
-
-def gallery(drawn: Sequence[tuple[Result, Figures | None]]) -> list[Shelf]:
-    """What the artifacts drew: one shelf a size, the reference first, then every target."""
-    shelves: dict[tuple[str, str], list[Picture]] = {}
-    for result, shown in drawn:
-        if result.level != PICTURE_LEVEL or shown is None or not shown.pictures:
-            continue
-        reference, mine, _ = shown.pictures
-        shelf = shelves.setdefault((str(result.size), shown.check.about), [])
-        shelf[:1] = [Picture("torch, fp32 (the reference)", reference.address)]
-        shelf.append(Picture(f"{result.target}: {shown.check.ruling.sentence}", mine.address))
-    return [
-        Shelf(f"{about}, {size}", pictures) for (size, about), pictures in sorted(shelves.items())
-    ]
 
 
 def thresholds(results: Sequence[Result]) -> list[tuple[str, Threshold]]:

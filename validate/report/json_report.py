@@ -1,4 +1,7 @@
-"""The report for programs: schema 1. Numbers that could not be computed are null."""
+"""The report for programs: schema 2, as `report.schema.json` beside this file describes it.
+
+Numbers that could not be computed are null.
+"""
 
 from dataclasses import asdict
 from typing import Any
@@ -6,15 +9,20 @@ from typing import Any
 from runtime.latency import PictureTime
 from targets.base import Artifact
 from targets.manifest import artifact_to_json
-from validate.base import Check, Report, Result, Threshold
+from validate.attribution import Attribution
+from validate.base import Check, Measurement, Recognition, Report, Result, Threshold
+from validate.baseline import TOLERANCE_DB, Comparison
 from validate.latency import Latency
+from validate.rescue.repair import Repair
 from validate.timing import Measured
+
+SCHEMA = 2
 
 
 def report_to_json(report: Report) -> dict[str, Any]:
     """As plain JSON values."""
     return {
-        "schema": 1,
+        "schema": SCHEMA,
         "verdict": report.verdict.value,
         "sentence": report.sentence,
         "created": report.created,
@@ -22,13 +30,65 @@ def report_to_json(report: Report) -> dict[str, Any]:
         "bundle": str(report.bundle),
         "results": [_result(result) for result in report.results],
         "latency": None if report.latency is None else latency_to_json(report.latency),
+        "attributions": [_attribution(one) for one in report.attributions],
+        "repairs": [_repair(repair) for repair in report.repairs],
+        "comparison": None if report.comparison is None else _comparison(report.comparison),
         "conformance": [
             {**file.__dict__, "faults": list(file.faults)} for file in report.conformance
         ],
+        "placements": {
+            name: {**asdict(placement), "share": placement.share}
+            for name, placement in report.placements.items()
+        },
+        "unproven": dict(report.unproven),
         "sources": [dict(source) for source in report.sources],
         "adapters": [dict(adapter) for adapter in report.adapters],
         "versions": {step: dict(versions) for step, versions in report.versions.items()},
         "commands": list(report.commands),
+        "recipe": report.recipe,
+    }
+
+
+def _attribution(attribution: Attribution) -> dict[str, Any]:
+    return {
+        "target": attribution.target,
+        "size": str(attribution.size),
+        "level": attribution.level,
+        "about": attribution.about,
+        "sentence": attribution.sentence,
+        "together": _numbers(attribution.together),
+        "shares": [
+            {
+                "component": share.component,
+                "precision": share.precision,
+                "cost_db": attribution.cost_db(share),
+                **_numbers(share.measurement),
+            }
+            for share in attribution.by_cost
+        ],
+    }
+
+
+def _repair(repair: Repair) -> dict[str, Any]:
+    table = None if repair.table is None else str(repair.table)
+    return {
+        **asdict(repair),
+        "kept": list(repair.kept),
+        "table": table,
+        "sentence": repair.sentence,
+    }
+
+
+def _comparison(comparison: Comparison) -> dict[str, Any]:
+    return {
+        "baseline": str(comparison.baseline),
+        "created": comparison.created,
+        "sentence": comparison.sentence,
+        "tolerance_db": TOLERANCE_DB,
+        "changes": [
+            {**asdict(change), "trend": change.trend.value, "regression": change.is_regression}
+            for change in comparison.changes
+        ],
     }
 
 
@@ -108,23 +168,43 @@ def _result(result: Result) -> dict[str, Any]:
         "verdict": result.verdict.value,
         "threshold": _threshold(result.threshold),
         "note": result.note,
+        "blame": result.blame,
+        "recognition": None if result.recognition is None else _recognition(result.recognition),
         "cases": [_check(check) for check in result.checks],
     }
 
 
-def _check(check: Check) -> dict[str, Any]:
-    measured = check.measurement
+def _recognition(seen: Recognition) -> dict[str, Any]:
+    return {
+        "verdict": seen.ruling.verdict.value,
+        "sentence": seen.ruling.sentence,
+        "pictures": [
+            {"prompt": prompt, "artifact": asdict(mine), "reference": asdict(reference)}
+            for prompt, mine, reference in zip(seen.prompts, seen.mine, seen.reference, strict=True)
+        ],
+    }
+
+
+def _numbers(measured: Measurement | None) -> dict[str, Any]:
+    """What was measured, null where there are no numbers."""
     agreement = None if measured is None else measured.agreement
     numbers = ("max_abs_error", "cosine", "psnr_db", "sqnr_db", "gain")
-    counts = ("nan", "inf", "count", "peak")
+    counts = ("nan", "inf", "count", "peak", "ssim")
+    return {
+        **{name: None if agreement is None else getattr(agreement, name) for name in numbers},
+        **{name: None if measured is None else getattr(measured, name) for name in counts},
+    }
+
+
+def _check(check: Check) -> dict[str, Any]:
     return {
         "case": check.case,
+        "position": check.position,
         "link": check.link,
         "output": check.output,
         "verdict": check.ruling.verdict.value,
         "reason": check.ruling.sentence,
-        **{name: None if agreement is None else getattr(agreement, name) for name in numbers},
-        **{name: None if measured is None else getattr(measured, name) for name in counts},
+        **_numbers(check.measurement),
         "seconds": check.seconds,
         "saved": None if check.saved is None else str(check.saved),
         "reference": None if check.reference is None else str(check.reference),

@@ -35,11 +35,12 @@ def side_by_side(output: Array, reference: Array) -> list[Picture]:
     # Inf as NaN: an average with either is NaN, and is drawn as such.
     x, r = (np.where(np.isfinite(a[0]), a[0], np.nan).astype(float) for a in (output, reference))
     if r.ndim == 3 and r.shape[0] == 3:
-        return _photographs(x, r)
+        return photographs(x, r)
     return _heat_maps(_sheet(x), _sheet(r))
 
 
-def _photographs(x: Array, r: Array) -> list[Picture]:
+def photographs(x: Array, r: Array) -> list[Picture]:
+    """Reference, artifact and difference of two pictures [3, H, W] in [-1, 1]."""
     difference = np.abs(x - r) / 2
     largest = float(np.nanmax(difference, initial=0.0))
     # A power of two that shows the largest difference at between half and full brightness.

@@ -1,49 +1,117 @@
 """The report for whoever waits: tables and sentences for a terminal."""
 
+from collections import Counter
+
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from runtime.latency import PictureTime
-from targets.base import Artifact, Estimate
-from validate.base import Report, Result, Verdict
+from targets.base import Artifact, Estimate, Placement
+from validate.base import Level, Report, Result, Verdict
+from validate.baseline import TOLERANCE_DB, Comparison, Standing, Trend
 from validate.latency import Latency
+from validate.layers.run import GRAPH_TARGET
+from validate.report.sections import wrong
 from validate.timing import Measured
 
 STYLES = {Verdict.PASS: "green", Verdict.FAIL: "bold red", Verdict.INCOMPLETE: "yellow"}
+
+LISTED = 8
+"""Kinds of operators that a line names."""
 
 BUSY = 0.8
 """Cores used below which a run that only computes was kept waiting."""
 
 
 def print_report(report: Report, console: Console) -> None:
-    """Print every artifact's worst case, then the verdict in words."""
+    """Print every result's worst case, what is wrong and who is to blame, then the verdict."""
     table = _table("artifact")
     table.add_column("target")
     for column in ("PSNR (needed)", "cosine", "max error"):
         table.add_column(column, justify="right")
-    table.add_column("verdict")
+    table.add_column("verdict", no_wrap=True)
     for result in report.results:
-        table.add_row(*_row(result))
+        if result.level != Level.EXPORT:
+            table.add_row(*_row(result))
     console.print(table)
+    _print_exports(report, console)
+    _print_words(report, console)
+    for attribution in report.attributions:
+        where = f"{attribution.level} {attribution.size} on {attribution.target}"
+        _say(console, f"{where}: {attribution.sentence}")
+    _print_files(report, console)
+    for repair in report.repairs:
+        rescued = Verdict.FAIL if repair.table is None else Verdict.PASS
+        _tell(console, f"rescue: {repair.sentence}", rescued)
+    if report.comparison is not None:
+        _print_comparison(report.comparison, console)
+    for target, sentence in report.unproven.items():
+        _say(console, f"{target}: {sentence}.")
+    _tell(console, f"{report.verdict}: {report.sentence}.", report.verdict)
+
+
+def _print_words(report: Report, console: Console) -> None:
+    """What is wrong and who is to blame, what is open, and what a recogniser sees."""
+    for result in wrong(report):
+        _tell(console, f"{result.label}: {result.sentence}", Verdict.FAIL)
+        if result.blame:
+            _tell(console, f"  {result.blame}", Verdict.FAIL)
     for result in report.results:
-        if result.verdict is not Verdict.PASS:
-            style = STYLES[result.verdict]
-            console.print(Text(f"{result.label}: {result.worst.ruling.sentence}", style=style))
+        if result.verdict is Verdict.INCOMPLETE:
+            _tell(console, f"{result.label}: {result.sentence}", Verdict.INCOMPLETE)
+        if result.recognition is not None and result.verdict is Verdict.PASS:
+            _tell(console, f"{result.label}: {result.recognition.ruling.sentence}", Verdict.PASS)
+
+
+def _print_exports(report: Report, console: Console) -> None:
+    """One line for all exports that are right; those that are not are told with the rest."""
+    right = [r.component for r in report.results
+             if r.level == Level.EXPORT and r.verdict is Verdict.PASS]  # fmt: skip
+    if right:
+        said = f"export: {', '.join(right)} are what their sources make them, at every size"
+        _tell(console, said, Verdict.PASS)
+
+
+def _print_files(report: Report, console: Console) -> None:
     for file in report.conformance:
         if not file.faults:
             said = f"{file.path}: conforms to {file.consumer} ({file.reader})"
-            console.print(Text(said, style=STYLES[Verdict.PASS]), soft_wrap=True)
+            _tell(console, said, Verdict.PASS)
         for fault in file.faults:
             said = f"{file.path}: would not load in hosts of {file.consumer}: {fault}"
-            console.print(Text(said, style=STYLES[Verdict.FAIL]), soft_wrap=True)
-    console.print(Text(f"{report.verdict}: {report.sentence}.", style=STYLES[report.verdict]))
+            _tell(console, said, Verdict.FAIL)
+
+
+def _print_comparison(comparison: Comparison, console: Console) -> None:
+    for change in comparison.changes:
+        if change.trend is Trend.SAME:
+            continue
+        was, is_ = (_standing(one) for one in (change.before, change.after))
+        worse = Verdict.FAIL if change.is_regression else Verdict.PASS
+        said = f"{change.trend}: {change.label} ({change.level}): {was} to {is_}"
+        _tell(console, said, worse if change.trend in (Trend.WORSE, Trend.BETTER) else None)
+    _say(console, f"{comparison.sentence} ({TOLERANCE_DB:g} dB are tolerated)")
+
+
+def _standing(standing: Standing | None) -> str:
+    if standing is None:
+        return "nothing"
+    level = "no number" if standing.psnr_db is None else f"{standing.psnr_db:.1f} dB"
+    ms = "" if standing.ms is None else f", {standing.ms:.3f} ms"
+    return f"{standing.precision} {level}{ms}, {standing.verdict}"
+
+
+def _tell(console: Console, line: str, verdict: Verdict | None) -> None:
+    """Print a line in the colour of a verdict."""
+    style = "" if verdict is None else STYLES[verdict]
+    console.print(Text(line, style=style), soft_wrap=True)
 
 
 def print_latency(latency: Latency, console: Console) -> None:
     """Print what is predicted: a table of artifacts, then each picture in one line."""
-    chips = ", ".join(dict.fromkeys(str(a.chip) for a in latency.artifacts))
-    _say(console, f"predicted for {chips} by the compiler, not measured on a device:")
+    targets = ", ".join(dict.fromkeys(a.target for a in latency.artifacts))
+    _say(console, f"predicted for {targets} by the compiler, not measured on a device:")
     table = _table("artifact")
     for column in ("ms", "compute", "both", "DMA", "idle", "traffic MB", "memory MB"):
         table.add_column(column, justify="right")
@@ -61,6 +129,27 @@ def print_latency(latency: Latency, console: Console) -> None:
             f"({c.precision}), {c.published.ms:.1f} ms measured ({c.published.conditions}; "
             f"{c.published.source})",
         )
+
+
+def print_placement(label: str, placement: Placement, console: Console) -> None:
+    """Print what a vendor's library runs of a network, and why it runs no more."""
+    _say(console, f"{label}: {placement.sentence}")
+    taken: Counter[str] = Counter()
+    for row in placement.taken:
+        taken[row.operator] += row.count
+    _say(console, f"  on {placement.library}: {_listed(taken)}")
+    stays: dict[tuple[str, str], Counter[str]] = {}
+    for row in placement.staying:
+        stays.setdefault((row.where, row.reason), Counter())[row.operator] += row.count
+    for (where, reason), operators in sorted(stays.items(), key=lambda item: -item[1].total()):
+        _say(console, f"  on {where} ({reason}): {_listed(operators)}")
+
+
+def _listed(operators: Counter[str]) -> str:
+    shown = operators.most_common(LISTED)
+    more = operators.total() - sum(count for _, count in shown)
+    words = [f"{count} {name}" for name, count in shown]
+    return ", ".join([*words, *([f"{more} others (the report names them)"] if more else [])])
 
 
 def print_measured(measured: Measured, console: Console) -> None:
@@ -123,7 +212,10 @@ def _say(console: Console, line: str) -> None:
 def _row(result: Result) -> tuple[str | Text, ...]:
     measured = result.worst.measurement
     agreement = None if measured is None else measured.agreement
-    name = " ".join(str(p) for p in (result.component, result.size, result.precision) if p)
+    inside = "inside" if result.level == Level.LAYER else ""
+    words = (inside, result.component, result.size, result.precision)
+    name = " ".join(str(word) for word in words if word)
+    target = "exported" if result.target == GRAPH_TARGET else result.target
     numbers = (f"- ({result.threshold.psnr_db:g})", "-", "-")
     if agreement is not None:
         numbers = (
@@ -132,4 +224,4 @@ def _row(result: Result) -> tuple[str | Text, ...]:
             f"{agreement.max_abs_error:.2e}",
         )
     verdict = Text(result.verdict, style=STYLES[result.verdict])
-    return (name, result.target, *numbers, verdict)
+    return (name, target, *numbers, verdict)

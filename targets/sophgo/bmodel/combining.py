@@ -33,10 +33,11 @@ def plan(sources: Sequence[Source]) -> Layout:
     """One file with the stages of all. A single file comes out as it is. Raises InputError.
 
     Networks of one name become one network of several stages, in the order given. Check codes
-    stand as they were; time and version are those of the first file.
+    stand as they were; time and version are those of the first file. Where the kernel module is cut
+    out of every file, this one has none.
     """
     bmodels = [source.bmodel for source in sources]
-    if len(bmodels) == 1:
+    if len(bmodels) == 1 and not bmodels[0].lacks_kernel:
         return _unchanged(bmodels[0])
     check_combinable(bmodels)
     region = RegionBuilder()
@@ -78,7 +79,7 @@ def placed_kernel(region: RegionBuilder, bmodels: Iterable[Bmodel]) -> KernelMod
     """The first kernel module that one of the files has."""
     for bmodel in bmodels:
         kernel = bmodel.model.kernel_module
-        if kernel is not None and kernel.binary is not None:
+        if kernel is not None and kernel.binary is not None and not bmodel.lacks_kernel:
             return replace(kernel, binary=region.add(Copied(bmodel, kernel.binary)))
     return KernelModule("", NOTHING)
 

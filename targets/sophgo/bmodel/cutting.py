@@ -1,7 +1,7 @@
-"""A bmodel without its weights: the same file with its weight regions left out.
+"""A bmodel without its weights, or without the chip's kernel module too: the rest of the file.
 
-Nothing in it is renumbered. The file is shorter than its header says by exactly its weights, by
-which `read_bmodel` knows it; the vendor's programs refuse it. Putting weights back is what
+Nothing in it is renumbered. The file is shorter than its header says by exactly what was cut out,
+by which `read_bmodel` knows it; the vendor's programs refuse it. Putting weights back is what
 `targets.sophgo.bmodel.combining.plan` of this one file describes.
 """
 
@@ -19,3 +19,22 @@ def cut_weights(bmodel: Bmodel, path: Path) -> None:
         file.write(layout.header)
         for piece in layout.pieces:
             file.writelines(piece.content.chunks())
+
+
+def cut_kernel(bmodel: Bmodel, path: Path) -> None:
+    """Write what `cut_weights` wrote without its kernel module. Raises OSError.
+
+    It is 5.6 MB that are in every bmodel of a chip; the rest of a skeleton is about as large.
+    """
+    assert bmodel.kernel is not None, "only what has a kernel module can lose it"
+    content, at = bmodel.path.read_bytes(), bmodel.offset_of(bmodel.kernel)
+    with replacing(path) as work:
+        work.write_bytes(content[:at] + content[at + bmodel.kernel.size :])
+
+
+def put_kernel(bmodel: Bmodel, kernel: bytes, path: Path) -> None:
+    """Write what `cut_kernel` wrote with its kernel module again. Raises OSError."""
+    assert bmodel.kernel is not None, "only what had a kernel module can have it again"
+    content, at = bmodel.path.read_bytes(), bmodel.offset_of(bmodel.kernel)
+    with replacing(path) as work:
+        work.write_bytes(content[:at] + kernel + content[at:])

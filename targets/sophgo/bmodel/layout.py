@@ -85,6 +85,14 @@ class Layout:
     weights: tuple[WeightRegion, ...]
     size: int
 
+    def begins_like(self, header: bytes) -> bool:
+        """Whether these are the first bytes of such a file, whatever its weights."""
+        theirs, ours = bytearray(header), bytearray(self.header)
+        for bytes_ in (theirs, ours):
+            for place in (place for region in self.weights for place in region.check_codes):
+                bytes_[place : place + SHA256_SIZE] = bytes(SHA256_SIZE)
+        return theirs == ours
+
 
 @dataclass(frozen=True)
 class Reserved:

@@ -4,14 +4,16 @@ Source of the format: tpu-mlir, include/tpu_mlir/Builder/BM168x/bmodel.hpp. A he
 (magic, header size, size of the FlatBuffer, size of the rest, 44 bytes of zeros), a FlatBuffer
 `Model`, then one region of bytes into which the tables' `Binary` structs point.
 
-A file whose weight regions are cut out (`targets.sophgo.bmodel.cutting`) is read too: its tables
-and its header are those of the whole file, and `Bmodel` knows which bytes are not there.
+A file whose weight regions are cut out, or its kernel module too (`targets.sophgo.bmodel.cutting`),
+is read as well: its tables and its header are those of the whole file, and `Bmodel` knows which
+bytes are not there.
 """
 
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -43,9 +45,9 @@ _CHUNK = 1 << 24
 class Bmodel:
     """An open description of a bmodel file; its bytes are read when they are asked for.
 
-    `header` is the first 64 bytes and the FlatBuffer, as they are in the file. `gaps` are the
-    weight regions that this file lacks, by rising start; every Binary keeps the number it has in
-    the whole file.
+    `header` is the first 64 bytes and the FlatBuffer, as they are in the file. `gaps` is what of
+    weight regions and kernel module this file lacks, by rising start; every Binary keeps the number
+    it has in the whole file.
     """
 
     path: Path
@@ -61,8 +63,24 @@ class Bmodel:
         return tuple(sorted({r for r in regions if r}, key=lambda r: (r.start, r.size)))
 
     @property
+    def lacks_weights(self) -> bool:
+        """Whether the weight regions are cut out."""
+        return bool(self.weights) and set(self.weights) <= {*self.gaps}
+
+    @property
+    def kernel(self) -> Binary | None:
+        """The kernel module: a library of the vendor's that runs on the chip; None without one."""
+        module = self.model.kernel_module
+        return module.binary if module and module.binary and module.binary.size else None
+
+    @property
+    def lacks_kernel(self) -> bool:
+        """Whether the kernel module is cut out."""
+        return self.kernel is not None and self.kernel in self.gaps
+
+    @property
     def whole_size(self) -> int:
-        """Bytes of the file with its weights."""
+        """Bytes of the file with everything in it."""
         return len(self.header) + self.binary_size
 
     def bytes_of(self, binary: Binary) -> bytes:
@@ -87,15 +105,19 @@ class Bmodel:
         except OSError as e:
             raise InputError(f"{self.path}: cannot be read ({e.strerror})") from e
 
-    def _offset(self, binary: Binary) -> int:
-        if any(gap.start < binary.end and binary.start < gap.end for gap in self.gaps):
-            raise InputError(f"{self.path}: this file has no weights: bind some to it first")
+    def offset_of(self, binary: Binary) -> int:
+        """Where in the file a Binary begins, or would."""
         missing = sum(gap.size for gap in self.gaps if gap.end <= binary.start)
         return len(self.header) + binary.start - missing
 
+    def _offset(self, binary: Binary) -> int:
+        if any(gap.start < binary.end and binary.start < gap.end for gap in self.gaps):
+            raise InputError(f"{self.path}: these bytes are left out of this file: bind it first")
+        return self.offset_of(binary)
+
 
 def read_bmodel(path: Path) -> Bmodel:
-    """Read the tables of a bmodel, whole or without weights. Raises InputError."""
+    """Read the tables of a bmodel, whole or with gaps. Raises InputError."""
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
@@ -116,13 +138,20 @@ def read_bmodel(path: Path) -> Bmodel:
         raise InputError(f"{path}: a damaged or encrypted bmodel: {e}: compile it again") from e
     bmodel = Bmodel(path, start + tables, model, binary_size)
     _check_ranges(bmodel)
-    if size == bmodel.whole_size:
-        return bmodel
-    if bmodel.weights and size == bmodel.whole_size - sum(w.size for w in bmodel.weights):
-        return replace(bmodel, gaps=bmodel.weights)
+    for gaps in _cuts(bmodel):
+        if size == bmodel.whole_size - sum(gap.size for gap in gaps):
+            return replace(bmodel, gaps=gaps)
     raise InputError(
         f"{path}: {bmodel.whole_size} bytes were expected, {size} found: fetch or compile it again"
     )
+
+
+def _cuts(bmodel: Bmodel) -> Iterator[tuple[Binary, ...]]:
+    """What a file may lack."""
+    yield ()
+    yield bmodel.weights
+    if bmodel.kernel is not None:
+        yield tuple(sorted((*bmodel.weights, bmodel.kernel), key=lambda gap: gap.start))
 
 
 def stages(model: Model) -> Iterator[tuple[str, NetParameter]]:
@@ -139,16 +168,16 @@ def weights_of(stage: NetParameter) -> Binary | None:
 
 
 def _check_ranges(bmodel: Bmodel) -> None:
-    """Every Binary lies in the file, and no weight region begins inside another."""
+    """Every Binary lies in the file, and nothing that can be cut out begins inside another."""
     beyond = [b for b in binaries(bmodel.model) if b.end > bmodel.binary_size]
     if beyond:
         raise InputError(
             f"{bmodel.path}: a damaged bmodel: bytes {beyond[0].start} to {beyond[0].end} of "
             f"{bmodel.binary_size} are asked for: compile it again"
         )
-    for one, next_ in zip(bmodel.weights, bmodel.weights[1:], strict=False):
-        if next_.start < one.end:
-            raise InputError(f"{bmodel.path}: a damaged bmodel: its weight regions overlap")
+    *_, largest = _cuts(bmodel)
+    if any(next_.start < one.end for one, next_ in pairwise(largest)):
+        raise InputError(f"{bmodel.path}: a damaged bmodel: its weight regions overlap")
 
 
 class DamagedTableError(ValueError):

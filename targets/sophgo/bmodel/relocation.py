@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from converter.errors import InputError
 from targets.sophgo.bmodel.combining import NOTHING, Source, combined_model, placed_kernel, plan
-from targets.sophgo.bmodel.commands import CHIP, Moves, Relocated
+from targets.sophgo.bmodel.commands import FORMATS, Moves, Relocated
 from targets.sophgo.bmodel.conflicts import check_combinable
 from targets.sophgo.bmodel.kinds import Binary, with_binaries
 from targets.sophgo.bmodel.layout import (
@@ -27,11 +27,17 @@ from targets.sophgo.bmodel.reading import Bmodel, stages
 from targets.sophgo.bmodel.schema import (
     CmdGroup,
     CoeffMem,
+    CoreCommands,
     CpuopModule,
     Location,
     NetParameter,
     Tensor,
 )
+
+_MODES = (0, 2)
+"""Address modes: all addresses are final; or those of inputs and outputs are distances from where
+the runtime puts them, as those of weights and other memory are on chips with address tags (on
+which nothing lies behind the weights)."""
 
 
 @dataclass(frozen=True)
@@ -125,16 +131,16 @@ def _movable(bmodel: Bmodel) -> tuple[NetParameter, CoeffMem]:
     """The one stage of a file and its weights. Raises InputError where these cannot be moved."""
     found = [stage for _, stage in stages(bmodel.model)]
     memory = found[0].coeff_mem if len(found) == 1 else None
-    if bmodel.model.chip != CHIP:
-        reason = f"it is made for {bmodel.model.chip}; the commands of {CHIP} alone are known"
+    if bmodel.model.chip not in FORMATS:
+        reason = f"the commands of {bmodel.model.chip} are not known"
     elif memory is None or not bmodel.weights:
         reason = "one stage with weights was expected"
     elif not _tiled(memory.location, bmodel.weights[0].size):
         reason = "it does not say where each of its weights lies"
-    elif found[0].is_dynamic or found[0].io_size or bmodel.model.net[0].addr_mode:
+    elif found[0].is_dynamic or found[0].io_size or bmodel.model.net[0].addr_mode not in _MODES:
         reason = "its memory is laid out while it runs"
-    elif any(subnet.core_commands for subnet in found[0].sub_net):
-        reason = "it runs on several cores"
+    elif any(core.hau_commands or core.cdma_commands for core in _cores(found[0])):
+        reason = "it has commands of other engines than compute and DMA"
     else:
         return found[0], memory
     raise InputError(f"{bmodel.path}: its weights cannot be shared with other sizes: {reason}")
@@ -174,6 +180,9 @@ def _placed_commands(
             if group.binary_gdma is not None:
                 commands = Relocated(bmodel, group.binary_gdma, group.gdma_num, moves[number])
                 placed[number, group.binary_gdma] = region.add(commands)
+        for core in _cores(_movable(bmodel)[0]):
+            for binary in core.sdma_commands:
+                placed[number, binary] = region.add(Relocated(bmodel, binary, None, moves[number]))
     return placed
 
 
@@ -181,7 +190,15 @@ def _groups(stage: NetParameter) -> Iterator[CmdGroup]:
     """The instructions of a stage in the vendor's order."""
     for subnet in stage.sub_net:
         yield from subnet.cmd_group
+        for core in subnet.core_commands:
+            yield from core.gdma_tiu_commands
     yield from stage.cmd_group
+
+
+def _cores(stage: NetParameter) -> Iterator[CoreCommands]:
+    """What each core of a chip of several does in a stage."""
+    for subnet in stage.sub_net:
+        yield from subnet.core_commands
 
 
 def _readdressed(stage: NetParameter, rest: int, merged: _Merged) -> NetParameter:

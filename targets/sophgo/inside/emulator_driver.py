@@ -4,44 +4,16 @@ Runs in the toolchain's Python 3.10:  emulator_driver.py BMODEL
 
 First it says which network and stages the file holds. Uses the C interface of the chip's runtime
 (bmruntime_interface.h), the same calls that programs on the device make: the vendor's Python
-wrapper knows the first stage of a file only.
+wrapper knows the first stage of a file only. `tpuv7_driver.py` does the same for chips with another
+runtime.
 """
 
 import ctypes
 import os
 import sys
 
-import numpy as np
 from serving import serve
-
-DTYPES = {0: "float32", 6: "int32"}
-"""bm_data_type_t -> numpy. The artifacts made here have no other types at their ports."""
-
-
-class Shape(ctypes.Structure):
-    """bm_shape_t."""
-
-    _fields_ = [("count", ctypes.c_int), ("dims", ctypes.c_int * 8)]
-
-    @classmethod
-    def of(cls, array):
-        """The shape of a numpy array."""
-        return cls(array.ndim, (ctypes.c_int * 8)(*array.shape))
-
-    def as_list(self):
-        """The dimensions."""
-        return list(self.dims[: self.count])
-
-
-class Stage(ctypes.Structure):
-    """bm_stage_info_t."""
-
-    _fields_ = [
-        ("input_shapes", ctypes.POINTER(Shape)),
-        ("output_shapes", ctypes.POINTER(Shape)),
-        ("input_mems", ctypes.c_void_p),
-        ("output_mems", ctypes.c_void_p),
-    ]
+from stages import Emulator, Shape, Stage
 
 
 class Net(ctypes.Structure):
@@ -63,8 +35,8 @@ class Net(ctypes.Structure):
     ]
 
 
-class Emulator:
-    """A device with one loaded bmodel."""
+class BmEmulator(Emulator):
+    """A device of the BM1684X's kin."""
 
     def __init__(self, bmodel):
         lib = ctypes.CDLL("libbmlib.so.0", mode=ctypes.RTLD_GLOBAL)
@@ -80,8 +52,13 @@ class Emulator:
             raise RuntimeError(f"{bmodel} does not hold exactly one network")
         names = ctypes.POINTER(ctypes.c_char_p)()
         self.runtime.bmrt_get_network_names(self.handle, ctypes.byref(names))
-        self.name = names[0]
-        self.net = self.runtime.bmrt_get_network_info(self.handle, self.name).contents
+        net = self.runtime.bmrt_get_network_info(self.handle, names[0]).contents
+        super().__init__(
+            names[0],
+            net.stages[: net.stage_num],
+            net.input_dtypes[: net.input_num],
+            net.output_dtypes[: net.output_num],
+        )
 
     def _declare(self):
         void, text = ctypes.c_void_p, ctypes.c_char_p
@@ -100,39 +77,8 @@ class Emulator:
             function = getattr(self.runtime, name)
             function.restype, function.argtypes = result, arguments
 
-    def describe(self):
-        """Network name and, per stage, shape and dtype of every port in order."""
-        net = self.net
-        return {
-            "network": self.name.decode(),
-            "stages": [
-                {
-                    "inputs": self._ports(
-                        net.stages[s].input_shapes, net.input_dtypes, net.input_num
-                    ),
-                    "outputs": self._ports(
-                        net.stages[s].output_shapes, net.output_dtypes, net.output_num
-                    ),
-                }
-                for s in range(net.stage_num)
-            ],
-        }
-
-    @staticmethod
-    def _ports(shapes, dtypes, count):
-        return [
-            {"shape": shapes[i].as_list(), "dtype": DTYPES.get(dtypes[i], f"type {dtypes[i]}")}
-            for i in range(count)
-        ]
-
-    def run(self, inputs):
-        """One inference; the runtime chooses the stage by the shapes of the inputs."""
-        described = self.describe()["stages"]
-        given = [{"shape": list(a.shape), "dtype": a.dtype.name} for a in inputs]
-        stage = next((s for s in described if s["inputs"] == given), None)
-        if stage is None:
-            raise RuntimeError(f"no stage takes {given}")
-        outputs = [np.zeros(p["shape"], p["dtype"]) for p in stage["outputs"]]
+    def launch(self, inputs, outputs):
+        """Compute the outputs, which are there already, from the inputs."""
         shapes = (Shape * len(inputs))(*map(Shape.of, inputs))
         written = (Shape * len(outputs))()
         done = self.runtime.bmrt_launch_data(
@@ -148,9 +94,8 @@ class Emulator:
         )
         if not done:
             raise RuntimeError("the runtime refused to launch")
-        if [shape.as_list() for shape in written] != [p["shape"] for p in stage["outputs"]]:
+        if [tuple(shape.as_list()) for shape in written] != [a.shape for a in outputs]:
             raise RuntimeError("the runtime wrote other shapes than the stage declares")
-        return outputs
 
     @staticmethod
     def _pointers(arrays):
@@ -158,4 +103,4 @@ class Emulator:
 
 
 if __name__ == "__main__":
-    serve(lambda: Emulator(sys.argv[1]))
+    serve(lambda: BmEmulator(sys.argv[1]))

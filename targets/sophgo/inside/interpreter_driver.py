@@ -23,14 +23,20 @@ class Interpreter:
         self.module.load(mlir)
         self.module.set_progress_silent(True)
         self.module.before_invoke(self._enter)
+        self.module.after_invoke(self._leave)
         self._given = {}
+        self._write = None
 
     def describe(self):
         """The names of the ports in order."""
         return {"inputs": list(self.module.input_names), "outputs": list(self.module.output_names)}
 
-    def run(self, inputs):
-        """One inference: float32 in and out, whatever the ports' types."""
+    def run(self, inputs, write=None):
+        """One inference: float32 in and out, whatever the ports' types.
+
+        `write(name, read)` is told of every tensor when it is computed: later its memory is lent.
+        """
+        self._write = write
         self._given = dict(zip(self.module.input_names, inputs, strict=True))
         self.module.invoke(True)
         return [np.array(self.module.get_tensor(name)) for name in self.module.output_names]
@@ -40,6 +46,13 @@ class Interpreter:
         if name in self._given:
             array = self._given[name]
             self.module.set_tensor(name, array.astype(np.float32), array.shape)
+
+    def _leave(self, name):
+        if self._write is not None:
+            self._write(name, self._tensor)
+
+    def _tensor(self, name):
+        return np.array(self.module.get_tensor(name))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,8 @@ too, so that the lanes are not idle. Found by compiling weights that can be told
 At W8 and W4 the matrix of a product `[inputs, outputs]` lies transposed, and so many inputs of an
 output at a time form a group, with a scale and a zero point of its own (the formulas are at
 `_quantise`). Scales and zero points are dealt to the chip's units in turn:
-`[units, outputs / units, groups]`.
+`[units, outputs / units, groups]`; a BM1684X2 has both in half precision, one behind the other:
+`[outputs, groups, {zero point, scale}]`.
 """
 
 from collections.abc import Callable, Iterator
@@ -192,6 +193,18 @@ def _per_group(what: str, bits: int, units: int, *, turned: bool) -> Quantised:
     return Quantised(name, (2,), arrange, count, first, exact=True, turned=turned, dtype=dtype)
 
 
+def _zeros_and_scales(bits: int, *, turned: bool) -> Quantised:
+    def arrange(values: Array) -> Array:
+        _, scales, zeros = _quantise(values.T if turned else values, bits)
+        return np.stack([zeros.astype(np.float32), scales], axis=2)
+
+    def count(outer: tuple[int, ...]) -> int:
+        return 2 * prod(outer) // GROUP
+
+    name, first = _turned(f"zeros-scales-{bits}", turned=turned)
+    return Quantised(name, (2,), arrange, count, first, exact=True, turned=turned, dtype=None)
+
+
 def _turned(name: str, *, turned: bool) -> tuple[str, Cut]:
     return (f"{name}-turned", _first_row) if turned else (name, _first_column)
 
@@ -199,6 +212,7 @@ def _turned(name: str, *, turned: bool) -> tuple[str, Cut]:
 def _all_quantised(*, turned: bool) -> Iterator[Quantised]:
     for bits in (8, 4):
         yield _codes(bits, turned=turned)
+        yield _zeros_and_scales(bits, turned=turned)
         for units in UNITS:
             yield _per_group("scales", bits, units, turned=turned)
             yield _per_group("zeros", bits, units, turned=turned)

@@ -3,8 +3,9 @@
 import hashlib
 import os
 from collections import deque
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -17,27 +18,47 @@ WORKERS = 2
 """Tensors in flight: packed while those before them are hashed and written."""
 
 
+@dataclass(frozen=True)
+class Held:
+    """An open file that holds packed weights already: where it does, by what each is.
+
+    The keys are weights at offset 0.
+    """
+
+    handle: int = -1
+    places: Mapping[PackedWeight, int] = field(default_factory=dict)
+
+    def place_of(self, weight: PackedWeight) -> int | None:
+        """Where it lies in that file."""
+        return self.places.get(replace(weight, offset=0))
+
+
 def write_region(
     weight_map: WeightMap,
     weights: WeightSource,
     handle: int,
     start: int,
-    kept: Container[str],
+    held: Held,
     on_bytes: Callable[[int], None],
 ) -> bytes:
     """Write a region from `start` of an open file on; return its SHA-256, which the header holds.
 
-    The file has its full length already, zeros where nothing was written. `kept` names the weights
-    that lie there: they are read back for the hash, not packed. `on_bytes` hears how much is done.
+    The file has its full length already, zeros where nothing was written. What is `held` is copied
+    from there, or left where it is, and not packed. `on_bytes` hears how much is done.
     """
 
     def piece(weight: PackedWeight) -> Array:
-        if weight.source in kept:
+        place = held.place_of(weight)
+        there = start + weight.offset
+        if place is not None:
             count = weight.nbytes(weights.spec(weight.source).shape)
-            return np.frombuffer(os.pread(handle, count, start + weight.offset), np.uint8)
-        packed = weight.pack(weights.read(weight.source))
-        weights.forget(weight.source)
-        write_at(handle, packed.data, start + weight.offset)
+            packed = np.frombuffer(os.pread(held.handle, count, place), np.uint8)
+            if (held.handle, place) == (handle, there):
+                return packed
+        else:
+            packed = weight.pack(weights.read(weight.source))
+            weights.forget(weight.source)
+        write_at(handle, packed.data, there)
         return packed
 
     def constant(data: bytes, offset: int) -> Array:

@@ -22,6 +22,7 @@ class Server:
     files: dict[str, bytes] = field(default_factory=dict)
     redirects: dict[str, str] = field(default_factory=dict)
     headers: dict[str, dict[str, str]] = field(default_factory=dict)
+    chunked: set[str] = field(default_factory=set)
     stop_after: int | None = None
     requests: list[tuple[str, dict[str, str]]] = field(default_factory=list)
 
@@ -69,7 +70,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         begin = int(wanted[1]) if wanted and self.headers.get("If-Range", etag) == etag else 0
         self.send_response(HTTPStatus.PARTIAL_CONTENT if begin else HTTPStatus.OK)
         self.send_header("ETag", etag)
-        self.send_header("Content-Length", str(len(content) - begin))
+        if self.path not in self.state.chunked:  # else the end of the connection ends the body
+            self.send_header("Content-Length", str(len(content) - begin))
         for name, value in self.state.headers.get(self.path, {}).items():
             self.send_header(name, value)
         self.end_headers()

@@ -22,6 +22,39 @@ def test_addresses_are_read() -> None:
     assert parse_address("hf:a/b@v1.0/c/d.ckpt") == HubFile("a/b", "v1.0", "c/d.ckpt")
 
 
+@pytest.mark.parametrize(
+    ("page", "meant"),
+    [
+        ("https://huggingface.co/a/b", HubFile("a/b", "main", None)),
+        ("https://hf.co/a/b/", HubFile("a/b", "main", None)),
+        ("https://huggingface.co/a/b/tree/v1?library=diffusers", HubFile("a/b", "v1", None)),
+        ("https://huggingface.co/a/b/blob/main/c/d.ckpt", HubFile("a/b", "main", "c/d.ckpt")),
+        (
+            "https://civitai.com/models/4384/dreamshaper?modelVersionId=128713",
+            WebFile("https://civitai.com/api/download/models/128713", None),
+        ),
+    ],
+)
+def test_the_address_of_a_page_stands_for_what_it_shows(
+    page: str, meant: HubFile | WebFile
+) -> None:
+    assert parse_address(page) == meant
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://huggingface.co/a/b/resolve/main/c.ckpt",
+        "https://huggingface.co/datasets/a/b",
+        "https://huggingface.co/api/models",
+        "https://civitai.com/models/4384",
+        "https://civitai.com.example/models/1?modelVersionId=2",
+    ],
+)
+def test_other_addresses_are_files(url: str) -> None:
+    assert parse_address(url) == WebFile(url, None)
+
+
 @pytest.mark.parametrize("text", ["model.safetensors", "/a/b:c", "C:\\x", "a/b", ""])
 def test_everything_else_is_a_path(text: str) -> None:
     assert local_path(text) == Path(text)
@@ -40,6 +73,7 @@ def test_everything_else_is_a_path(text: str) -> None:
         ("https://host/x?token=s3cret", "HF_TOKEN or CIVITAI_TOKEN"),
         ("hf:owner", "not a hub address"),
         ("hf:owner/name/../x", "not a hub address"),
+        ("https://hf.co/owner/name/blob/main/../x", "not a hub address"),
     ],
 )
 def test_an_address_that_is_not_safe_is_refused(text: str, reason: str) -> None:

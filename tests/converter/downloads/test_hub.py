@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import httpx2
@@ -11,6 +12,7 @@ from huggingface_hub.utils._http import default_client_factory
 
 from converter.downloads.addresses import HubFile
 from converter.downloads.hub import HubDownloads, configurations, wanted_files
+from converter.downloads.policy import DownloadPolicy
 from converter.errors import InputError
 from converter.progress import Event, silent
 from tests.converter.downloads.conftest import Server
@@ -102,3 +104,17 @@ def test_a_repository_of_single_files_needs_one_or_a_name() -> None:
         wanted_files("o/n", ["a.safetensors", "b.ckpt"], None)
     with pytest.raises(InputError, match="no checkpoint"):
         wanted_files("o/n", ["README.md"], None)
+
+
+def test_a_repository_larger_than_allowed_is_refused_before_it_is_fetched(
+    server: Server, hub: HubDownloads
+) -> None:
+    info = json.loads(server.files["/api/models/owner/name/revision/main"])
+    info["siblings"] = [{"rfilename": n, "size": 1000} for n in REPOSITORY]
+    server.files["/api/models/owner/name/revision/main?blobs=true"] = json.dumps(info).encode()
+    small = replace(hub, policy=DownloadPolicy(largest=2999))
+    with pytest.raises(InputError, match=r"hf:owner/name: .* may be fetched here"):
+        small.fetch(HubFile("owner/name", "main", None), "fp16", silent)
+    assert not any("resolve" in path for path, _ in server.requests)
+    enough = replace(hub, policy=DownloadPolicy(largest=3000))
+    assert enough.fetch(HubFile("owner/name", "main", None), "fp16", silent).is_dir()

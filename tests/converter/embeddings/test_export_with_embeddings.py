@@ -15,6 +15,7 @@ from transformers import CLIPTokenizer
 
 from converter.adapters.choice import AdapterChoice
 from converter.bundle import Bundle
+from converter.clip_vocabulary import clip_vocabulary
 from converter.embeddings.choice import EmbeddingChoice
 from converter.errors import InputError
 from converter.export import ExportRequest, export
@@ -25,7 +26,7 @@ from examples.random_checkpoint import write_checkpoint
 from examples.small_models import MODELS
 from runtime.generate import GenerateRequest, generate
 from runtime.sampling import PictureRequest
-from runtime.tokenizer import _vocabulary, tokenize
+from runtime.tokenizer import tokenize
 from sdconv.main import run
 from targets.compile import CompileRequest, compile_bundle
 from tests.conftest import SmallModel
@@ -80,7 +81,7 @@ def bundle(
 def test_prompts_mean_what_diffusers_takes_them_for(
     small_model: SmallModel, bundle: Bundle, embedding_files: tuple[Path, Path]
 ) -> None:
-    tokens, merges = _vocabulary()
+    tokens, merges = clip_vocabulary()
     vocabulary = {token: i for i, token in enumerate(tokens)}
     words = CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=77)  # type: ignore[arg-type]
     file = safetensors.torch.load_file(small_model.checkpoint)

@@ -22,6 +22,7 @@ SIZES = (Size(64, 64), Size(128, 64))
 MakeBmodel = Callable[..., Path]
 Fill = Callable[[Layout, Sequence[Bmodel], Path], None]
 Tool = Callable[..., Any]
+TwoSizes = Callable[..., list[Path]]
 
 
 @pytest.fixture
@@ -82,17 +83,15 @@ def printed(model_tool: Callable[..., str]) -> Callable[[Path], Any]:
 
 
 @pytest.fixture(scope="session")
-def two_sizes(
-    tpu_mlir: TpuMlir, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[str], list[Path]]:
-    """A component of the miniature, a file of its own for each of two sizes."""
+def two_sizes(tpu_mlir: TpuMlir, tmp_path_factory: pytest.TempPathFactory) -> TwoSizes:
+    """A component of the miniature, for a target: a file of its own for each of two sizes."""
     bundle = RECIPES["LCM-LoRA, 4 steps"].export(FILES, tmp_path_factory.mktemp("bundle"))
 
-    def compiled(component: str) -> list[Path]:
+    def compiled(component: str, target: str = "bm1684x") -> list[Path]:
         made = []
         for size in SIZES:
             folder, chosen = tmp_path_factory.mktemp(component), (component,)
-            request = CompileRequest(bundle.folder, "bm1684x", (size,), folder, components=chosen)
+            request = CompileRequest(bundle.folder, target, (size,), folder, components=chosen)
             made.append(folder / compile_bundle(request).artifacts[0].path)
         return made
 

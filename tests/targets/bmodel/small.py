@@ -6,6 +6,7 @@ from targets.sophgo.bmodel.kinds import Binary
 from targets.sophgo.bmodel.schema import (
     CmdGroup,
     CoeffMem,
+    CoreCommands,
     KernelModule,
     Location,
     Model,
@@ -28,6 +29,11 @@ def command(address: int) -> bytes:
     return b"".join(word.to_bytes(4, "little") for word in words)
 
 
+def message(function: int) -> bytes:
+    """A short command: 3 sends a message to other cores, 0 ends a list (of a BM1690)."""
+    return b"".join(word.to_bytes(4, "little") for word in (8, function << 5 | 6, 0, 0))
+
+
 def small_bmodel(
     name: str,
     width: int = 8,
@@ -35,7 +41,10 @@ def small_bmodel(
     net: str = "unet",
     chip: str = "BM1684X",
 ) -> bytes:
-    """The file: `width` of its input, its packed `weights` by name, `name` in its instructions."""
+    """The file: `width` of its input, its packed `weights` by name, `name` in its instructions.
+
+    For a BM1690 it is made for two cores, which do the same and whose SDMA reads a weight.
+    """
     weights = {"a": b"A" * 4096, "b": b"B" * 8192} if weights is None else weights
     locations, region = [], b""
     for key, data in weights.items():
@@ -44,7 +53,12 @@ def small_bmodel(
     address = WEIGHTS_AT + len(region)
     commands = b"".join(command(WEIGHTS_AT + at.offset) for at in locations)
     commands += command(address) + bytes(96)
+    count = len(commands) // 96
     runs = {"kernel": b"kernel" * 1000, "weights": region, "bdc": name.encode() * 40}
+    if chip == "BM1690":
+        commands, count = message(3) + commands[:-96] + message(0), count + 1
+        sdma = message(3) + command(WEIGHTS_AT + locations[-1].offset) + message(0)
+        runs["sdma"] = sdma.ljust(256, b"\0")
     runs["gdma"] = commands
     content, at = b"", dict[str, Binary]()
     for key, data in runs.items():
@@ -52,7 +66,7 @@ def small_bmodel(
         content += data.ljust(aligned(len(data)), b"\0")
     group = CmdGroup(
         bdc_num=7,
-        gdma_num=len(commands) // 96,
+        gdma_num=count,
         binary_bdc=at["bdc"],
         binary_gdma=at["gdma"],
         bdc_cmd_byte=at["bdc"].size,
@@ -61,6 +75,10 @@ def small_bmodel(
     shape = (Shape((1, 4, 8, width)),)
     inputs = (Tensor("sample", device_addr=address, shape=shape),)
     outputs = (Tensor("noise", device_addr=address + 4096, shape=shape),)
+    groups: tuple[CmdGroup, ...] = (group,)
+    cores: tuple[CoreCommands, ...] = ()
+    if chip == "BM1690":
+        groups, cores = (), (CoreCommands((group,), (at["sdma"],)),) * 2
     stage = NetParameter(
         inputs,
         outputs,
@@ -69,9 +87,13 @@ def small_bmodel(
         coeff_mem=CoeffMem(
             WEIGHTS_AT, hashlib.sha256(region).digest(), at["weights"], tuple(locations)
         ),
-        cmd_group=(group,),
-        sub_net=(SubNet(0, (group,), (), inputs, outputs, id=0, next_subnet_ids=(-1,)),),
-        core_num=1,
+        cmd_group=groups,
+        sub_net=(
+            SubNet(
+                0, groups, (), inputs, outputs, id=0, next_subnet_ids=(-1,), core_commands=cores
+            ),
+        ),
+        core_num=max(1, len(cores)),
         dynamic_combined_coeff_offset=len(region),
     )
     model = Model(

@@ -1,6 +1,7 @@
 """Sizes in one file and files without weights: made-up ones, and real ones against the vendor's."""
 
 import hashlib
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 
 from converter.errors import InputError
 from targets.sophgo.bmodel.combining import Source, plan
-from targets.sophgo.bmodel.cutting import cut_weights
+from targets.sophgo.bmodel.cutting import cut_kernel, cut_weights, put_kernel
 from targets.sophgo.bmodel.kinds import Binary, binaries
 from targets.sophgo.bmodel.layout import Layout, write_frame
 from targets.sophgo.bmodel.reading import Bmodel, read_bmodel, stages, weights_of
@@ -47,7 +48,7 @@ def test_a_file_without_weights_is_shorter_by_them(make_bmodel: MakeBmodel, tmp_
     for binary in binaries(whole.model):
         if binary not in bare.gaps:
             assert bare.bytes_of(binary) == whole.bytes_of(binary)
-    with pytest.raises(InputError, match="has no weights"):
+    with pytest.raises(InputError, match="left out of this file"):
         bare.bytes_of(bare.gaps[0])
 
 
@@ -63,6 +64,33 @@ def test_weights_put_back_give_the_file(
     expected = bytearray(path.read_bytes())
     expected[region.offset : region.offset + region.size] = bytes(region.size)
     assert (tmp_path / "frame.bmodel").read_bytes() == expected
+
+
+def test_without_its_kernel_module_too(make_bmodel: MakeBmodel, fill: Fill, tmp_path: Path) -> None:
+    paths = [make_bmodel("a"), make_bmodel("b", width=16)]
+    wholes, given = [read_bmodel(path) for path in paths], cut(paths, tmp_path)
+    for bare in given:
+        cut_kernel(bare, bare.path.with_suffix(".least"))
+    least = [read_bmodel(bare.path.with_suffix(".least")) for bare in given]
+    kernel = b"kernel" * 1000
+    for number, (bare, less) in enumerate(zip(given, least, strict=True)):
+        assert (less.lacks_kernel, less.lacks_weights, bare.lacks_kernel) == (True, True, False)
+        assert less.path.stat().st_size == bare.path.stat().st_size - len(kernel)
+        put_kernel(less, kernel, tmp_path / "whole")
+        assert (tmp_path / "whole").read_bytes() == bare.path.read_bytes()
+        fill(plan([Source(less, "w")]), [wholes[number]], tmp_path / "none")
+        made = read_bmodel(tmp_path / "none")
+        assert (made.kernel, made.gaps) == (None, ())
+        assert made.whole_size == wholes[number].whole_size - 8192
+        inside = [content for content in contents(made, made.model) if content]
+        assert [*inside, kernel] == contents(wholes[number], wholes[number].model)
+    fill(plan([Source(less, "w") for less in least]), wholes, tmp_path / "none")
+    assert read_bmodel(tmp_path / "none").kernel is None
+    # One that brings the module brings it for all.
+    fill(plan([Source(least[0], "w"), Source(given[1], "w")]), wholes, tmp_path / "both")
+    both = read_bmodel(tmp_path / "both")
+    assert both.kernel is not None
+    assert both.bytes_of(both.kernel) == kernel
 
 
 @pytest.mark.parametrize("bare", [False, True])
@@ -183,3 +211,8 @@ def test_the_vendors_combination_byte_for_byte(
     fill(plan([Source(*pair) for pair in zip(bare, names, strict=True)]), wholes, tmp_path / "ours")
     ours, theirs = (tmp_path / "ours").read_bytes(), (tmp_path / "theirs.bmodel").read_bytes()
     assert_same_but_time(ours, theirs)
+    theirs_without = shutil.copyfile(paths[0], tmp_path / "without.bmodel")
+    model_tool("--kernel_remove", theirs_without)
+    cut_kernel(bare[0], tmp_path / "least")
+    fill(plan([Source(read_bmodel(tmp_path / "least"), "w")]), wholes[:1], tmp_path / "ours")
+    assert_same_but_time((tmp_path / "ours").read_bytes(), theirs_without.read_bytes())

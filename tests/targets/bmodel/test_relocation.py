@@ -13,6 +13,7 @@ from converter.files import sha256_of
 from converter.progress import silent
 from converter.weights import Array
 from targets.base import CompileJob
+from targets.driver import PortAt
 from targets.sophgo.bmodel.commands import Moves, Relocated
 from targets.sophgo.bmodel.cutting import cut_weights
 from targets.sophgo.bmodel.kinds import Binary
@@ -23,9 +24,10 @@ from targets.sophgo.bmodel.schema import NetParameter
 from targets.sophgo.chips import CHIPS
 from targets.sophgo.compilation import BMODEL_FILE, compile_graph
 from targets.sophgo.emulator import EmulatorRunner
-from targets.sophgo.graphs import PortAt, StaticGraph
+from targets.sophgo.graphs import StaticGraph
 from targets.sophgo.record import StageRecord
 from targets.sophgo.toolchain import TpuMlir
+from tests.targets.bmodel.small import message
 from tests.targets.bmodel.times import assert_same_but_time
 
 MakeBmodel = Callable[..., Path]
@@ -121,9 +123,67 @@ def test_one_file_comes_out_as_it_is(make_bmodel: MakeBmodel, fill: Fill, tmp_pa
 
 
 def test_another_chip_is_refused_by_name(make_bmodel: MakeBmodel) -> None:
-    paths = [make_bmodel("one", chip="BM1690"), make_bmodel("two", width=16, chip="BM1690")]
-    with pytest.raises(InputError, match="made for BM1690; the commands of BM1684X alone"):
+    paths = [make_bmodel("one", chip="SG2262"), make_bmodel("two", width=16, chip="SG2262")]
+    with pytest.raises(InputError, match="the commands of SG2262 are not known"):
         plan_shared([located(path) for path in paths])
+
+
+def test_every_core_and_engine_reads_the_same_bytes_as_before(
+    make_bmodel: MakeBmodel, fill: Fill, tmp_path: Path
+) -> None:
+    paths = [
+        make_bmodel("one", chip="BM1690", weights={"a": A, "b": B}),
+        make_bmodel("two", chip="BM1690", width=16, weights={"b": B, "c": C}),
+    ]
+    shared = share(paths, fill, tmp_path)
+    (region,) = shared.weights
+    data = shared.bytes_of(region)
+    ((_, first), (_, second)) = stages(shared.model)
+    read = []
+    for core in second.sub_net[0].core_commands:
+        (group,), (sdma,) = core.gdma_tiu_commands, core.sdma_commands
+        assert group.binary_gdma is not None
+        for binary in (group.binary_gdma, sdma):
+            commands = shared.bytes_of(binary)
+            assert commands.startswith(message(3))
+            words = np.frombuffer(commands, "<u4")[4 : 4 + 24 * (group.gdma_num - 2)]
+            read.append([int(words[at + 16]) | int(words[at + 17]) << 32 for at in (0, 24)])
+    (b, c), sdma_reads = read[0], read[1]
+    assert read == [[b, c], sdma_reads] * 2
+    at = [address - 0x1_0000_0000 for address in (b, c, sdma_reads[0])]
+    assert [data[offset : offset + 4096] for offset in at] == [B[:4096], C, C]
+    assert at == [4096, 12288, 12288]
+    assert first.core_num == second.core_num == 2
+
+
+def test_the_addresses_of_a_bm1690_have_45_bits(make_bmodel: MakeBmodel) -> None:
+    base, words = 0x100_0000_0000, np.zeros((2, 24), np.uint32)
+    words[0, 1] = 0xFFFF_FFE7  # gather
+    words[0, 16:18] = 0x1000, 0xABCD_E100
+    words[0, 20:22] = 0x10, 0xABCD_F100  # another bit of the address is set
+    words[1, :2] = 8, 6
+    moves = Moves((base,), (0x2000,), (0x10_0000_0000,), 0x200_0000_0000, 0)
+    bmodel = read_bmodel(make_bmodel("one", chip="BM1690"))
+    content = bmodel.path.read_bytes()
+    bmodel.path.write_bytes(content[: len(bmodel.header)] + words.tobytes() + content[0:4096])
+    (moved,) = Relocated(bmodel, Binary(0, words.nbytes), 2, moves).chunks()
+    words[0, 17] += 0x10
+    np.testing.assert_array_equal(np.frombuffer(moved, "<u4").reshape(2, 24), words)
+
+
+@pytest.mark.parametrize("count", [None, 2])
+def test_damaged_commands_are_refused(count: int | None, make_bmodel: MakeBmodel) -> None:
+    bmodel = read_bmodel(make_bmodel("one", chip="BM1690"))
+    moves = Moves((0x1_0000_0000,), (4096,), (0,), 0x2_0000_0000, 0)
+    (core, _) = next(stages(bmodel.model))[1].sub_net[0].core_commands
+    (sdma,) = core.sdma_commands
+    with pytest.raises(InputError, match="damaged bmodel: it lacks DMA commands"):
+        list(Relocated(bmodel, Binary(sdma.start, 16), count, moves).chunks())
+    content = bytearray(bmodel.path.read_bytes())
+    content[len(bmodel.header) + sdma.start + 4] = 5
+    bmodel.path.write_bytes(content)
+    with pytest.raises(InputError, match="a short command of type 5 is not known"):
+        list(Relocated(bmodel, sdma, count, moves).chunks())
 
 
 @pytest.mark.parametrize("kind", [0, 2, 6, 7, 8])
@@ -162,16 +222,24 @@ def test_an_address_between_the_weights_is_refused() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("component", ["vae_encoder", "vae_decoder"])
+@pytest.mark.parametrize(
+    ("component", "target"),
+    [
+        ("vae_encoder", "bm1684x"),
+        ("vae_decoder", "bm1684x"),
+        ("vae_decoder", "bm1688-2core"),
+    ],
+)
 def test_the_vendors_shared_file_byte_for_byte(
     component: str,
-    two_sizes: Callable[[str], list[Path]],
+    target: str,
+    two_sizes: Callable[..., list[Path]],
     model_tool: Callable[..., str],
     fill: Fill,
     tmp_path: Path,
 ) -> None:
     """The decoder's two sizes pack three tensors otherwise, the encoder's none."""
-    paths = two_sizes(component)
+    paths = two_sizes(component, target)
     model_tool("--combine_coeff", *paths, "-o", tmp_path / "theirs.bmodel")
     ours = share(paths, fill, tmp_path).path.read_bytes()
     theirs = (tmp_path / "theirs.bmodel").read_bytes()

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.validate.fakes import FakeReference, FakeTarget, Place
-from validate.validate import ValidateRequest, validate
+from tests.validate.fakes import FakeReference, FakeTarget, Place, judge
+from validate.validate import ValidateRequest
 
 
 @pytest.fixture
@@ -15,7 +15,7 @@ def page(place: Place, target: FakeTarget, reference: FakeReference) -> str:
     target.corrupt = lambda x: (x * 1.001).astype(np.float32)
     targets = {"fake": target}
     request = ValidateRequest(place.artifacts)
-    validate(request, open_target=targets.__getitem__, open_reference=reference)
+    judge(request, targets, reference)
     return request.report_path.read_text()
 
 
@@ -54,7 +54,7 @@ def test_a_page_without_a_single_run(
     target.seconds = 1e6
     targets = {"fake": target}
     request = ValidateRequest(place.artifacts, report=tmp_path / "x.html")
-    validate(request, open_target=targets.__getitem__, open_reference=reference)
+    judge(request, targets, reference)
     page = (tmp_path / "x.html").read_text()
     assert "not run on the emulator: about" in page
     assert "so this is not a pass" in page

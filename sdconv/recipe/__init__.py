@@ -1,0 +1,1 @@
+"""A recipe: one YAML file that says everything, from checkpoint to verdict."""

@@ -1,0 +1,1 @@
+"""The export itself: a bundle against its sources, and its graphs against baked constants."""

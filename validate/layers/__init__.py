@@ -1,0 +1,1 @@
+"""Inside a network: tensors of the artifact beside the outputs of torch modules."""

@@ -1,0 +1,1 @@
+"""The precision matrix: every precision of a target, component by component, in one run."""
