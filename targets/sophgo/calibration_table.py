@@ -3,8 +3,10 @@
     # op_name threshold min max
     silu_4_Mul 3.1 -0.28 4.9
 
-What an INT8 operation takes and gives needs a line. A lowest value of 0 makes it unsigned. Without
-one for each of the others, of which it uses none, the compiler crashes.
+What an INT8 operation takes and gives needs a line. A lowest value of 0 makes it unsigned. The
+compiler has a line for each of the others, too, or crashes; it uses none of these but to overwrite:
+what only moves values gets the range of what it moves, and the parts of a concatenation get that of
+the whole (`calibration_process` of its `LoweringConfig`). So lines along such ways have to agree.
 """
 
 from collections.abc import Collection, Mapping
@@ -20,8 +22,14 @@ HEADROOM = 2.0
 SMALLEST = 1e-5
 """What the compiler takes for a threshold of zero."""
 
-ANY = (1.0, -1.0, 1.0)
+Line = tuple[float, float, float]
+"""Threshold, lowest and highest value."""
+
+ANY: Line = (1.0, -1.0, 1.0)
 """The line of an operation whose range is of no use."""
+
+MOVING = (*VIEWS, "top.Upsample", "top.Slice", "top.Tile", "top.Pad")
+"""Operations whose results the compiler gives the range of what they take."""
 
 
 def calibration_table(
@@ -36,17 +44,32 @@ def calibration_table(
     needed = {name for name in int8 for name in (name, *graph[name].operands)}
     table = _Table(graph, int8, frozenset(wide), ranges)
     missing: list[str] = []
-    lines = ["# op_name threshold min max\n"]
-    for operation in computing:
+    lines: dict[str, Line] = {}
+    for name in (operation.name for operation in computing if operation.name in needed):
         try:
-            numbers = table.line(operation.name) if operation.name in needed else ANY
+            lines[name] = table.line(name)
         except KeyError:
-            missing.append(operation.name)
-        else:
-            lines.append("{} {:.7g} {:.7g} {:.7g}\n".format(operation.name, *numbers))
+            missing.append(name)
     if missing:
         raise ToolchainError(f"no range is known of {', '.join(missing[:3])}, which INT8 needs")
-    return "".join(lines)
+    _agree(graph, lines)
+    rows = [
+        "{} {:.7g} {:.7g} {:.7g}\n".format(op.name, *lines.get(op.name, ANY)) for op in computing
+    ]
+    return "".join(["# op_name threshold min max\n", *rows])
+
+
+def _agree(graph: TopGraph, lines: dict[str, Line]) -> None:
+    """Add lines to those that matter, so that the compiler overwrites none of these."""
+    for operation in reversed(graph.values()):
+        if operation.kind in MOVING and operation.name in lines:
+            lines.setdefault(operation.operands[0], lines[operation.name])
+    for operation in graph.values():
+        if operation.kind == "top.Concat" and operation.name not in lines:
+            parts = [lines[name] for name in operation.operands if name in lines]
+            if parts:
+                reach = max(max(abs(low), abs(high)) for _, low, high in parts)
+                lines[operation.name] = (reach, -reach, reach)
 
 
 class _Table:
@@ -59,8 +82,8 @@ class _Table:
     ) -> None:
         self._graph, self._int8, self._wide, self._ranges = graph, int8, wide, ranges
 
-    def line(self, name: str) -> tuple[float, float, float]:
-        """Threshold, lowest and highest value."""
+    def line(self, name: str) -> Line:
+        """That of an operation in INT8, or of what one takes; raises KeyError."""
         if name not in self._wide:
             found = self._range(name)
             return max(found.threshold, SMALLEST), found.low, found.high
