@@ -9,7 +9,6 @@ from passes.base import Pass, PassReport
 from passes.cap_versions import CapVersionsPass
 from passes.compute_on_pictures import ComputeOnPicturesPass
 from passes.fold_transpose_chain import FoldTransposeChainPass
-from passes.halve_gelu_last import HalveGeluLastPass
 from passes.halve_phases_exactly import HalvePhasesExactlyPass
 from passes.halve_precision import HalvePrecisionPass
 from passes.multiply_heads_apart import MultiplyHeadsApartPass
@@ -119,7 +118,7 @@ def sophgo(input_shapes: InputShapes, *, half: bool = True, int8: bool = False) 
             SplitFeedForwardPass(),  # weights load while others are multiplied by
             MultiplyTokensTransposedPass(),  # a transposition less
             WriteOutSiluPass(),  # half the local memory
-            *([SplitConvolutionsPass(), HalveGeluLastPass()] if int8 else ()),
+            *([SplitConvolutionsPass()] if int8 else ()),  # as feed-forwards
             *(faster if half else ()),
             NarrowInt64InputsPass(),  # the chip's hosts hand over 32-bit integers
             CapVersionsPass(ir_version=9, opset=18),  # its importer is onnx 1.14

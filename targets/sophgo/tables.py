@@ -5,6 +5,7 @@ from pathlib import Path
 
 from targets.base import CompileJob
 from targets.sophgo import calibration_table, mixed, observing, top_graph
+from targets.sophgo.operations import write_table
 from targets.sophgo.precisions import PRECISIONS, modes_of
 
 CALIBRATION_TABLE = "calibration_table"
@@ -28,14 +29,14 @@ def write_tables(
     precision, file = PRECISIONS[job.precision], work / f"{job.component}.mlir"
     text = file.read_text()
     graph = top_graph.parse(text)
-    wide: tuple[str, ...] = ()
+    computing = [name for name, one in graph.items() if one.kind not in top_graph.NOTHING]
+    wide: list[str] = []
     if precision.mixed:
-        choice = mixed.choose(graph)
-        wide = choice.wide
-        (work / QUANTIZE_TABLE).write_text(choice.table)
+        wide = mixed.products_in_int8(graph)
+        write_table({name: "f16" for name in computing if name not in wide}, work / QUANTIZE_TABLE)
         file.write_text(top_graph.with_attribute(text, graph, wide, "output_int16 = true"))
     modes = modes_of(work / QUANTIZE_TABLE) if (work / QUANTIZE_TABLE).exists() else {}
-    half = [name for name in graph if modes.get(name, precision.activations).upper() != "INT8"]
+    half = {name for name in computing if modes.get(name, precision.activations).upper() != "INT8"}
     ranges = observing.observe(
         work / f"{job.component}.onnx",
         work / weights,

@@ -16,7 +16,7 @@ NOTHING = ("top.None", "top.Weight")
 
 _OPERATION = re.compile(
     r'^ *(?P<result>%\d+)\S* = "(?P<kind>top\.\w+)"\((?P<operands>.*?)\)'
-    r"(?: \{(?P<attributes>.*?)\})? : .* loc\((?P<place>#loc\d*)\)$"
+    r".* loc\((?P<place>#loc\d*)\)$"
 )
 _PLACE = re.compile(
     r'^(?P<place>#loc\d*) = loc\((?:"(?P<name>[^"]*)"|fused(?:<.*?>)?\[(?P<first>#loc\d*).*\])\)$',
@@ -28,19 +28,9 @@ _PLACE = re.compile(
 class Operation:
     """One operation; `operands` are names, `line` is its number in the text."""
 
-    name: str
     kind: str
     operands: tuple[str, ...]
-    attributes: str
-    shape: tuple[int, ...]
     line: int
-
-    def number(self, attribute: str) -> float:
-        """A numeric attribute; raises ValueError where it is missing."""
-        found = re.search(rf"\b{attribute} = ([-+.\deE]+)", self.attributes)
-        if found is None:
-            raise ValueError(f"{self.name}: a {self.kind} without {attribute}")
-        return float(found[1])
 
 
 TopGraph = Mapping[str, Operation]
@@ -66,34 +56,16 @@ def parse(text: str) -> dict[str, Operation]:
         operands = tuple(
             results.get(word.partition("#")[0], "") for word in found["operands"].split(", ")
         )
-        extents = re.search(r"-> tensor<([\dx]*)x\w+> loc", line)
-        shape = tuple(map(int, extents[1].split("x"))) if extents and extents[1] else ()
-        attributes = found["attributes"] or ""
-        graph[name] = Operation(name, found["kind"], operands, attributes, shape, number)
+        graph[name] = Operation(found["kind"], operands, number)
     return graph
-
-
-def users_of(graph: TopGraph) -> dict[str, list[Operation]]:
-    """Who takes the results of each operation."""
-    users: dict[str, list[Operation]] = {name: [] for name in graph}
-    for operation in graph.values():
-        for operand in operation.operands:
-            if operand in users:
-                users[operand].append(operation)
-    return users
 
 
 def multiplies_a_weight(graph: TopGraph, operation: Operation) -> bool:
     """Whether it is a convolution or product of something computed with a weight."""
     if operation.kind not in ("top.Conv", "top.MatMul"):
         return False
-    data, weight = (graph.get(name) for name in operation.operands[:2])
-    return (
-        weight is not None
-        and weight.kind == "top.Weight"
-        and data not in (None, weight)
-        and (data is not None and data.kind != "top.Weight")
-    )
+    data, weight = (graph[name].kind for name in operation.operands[:2])
+    return weight == "top.Weight" and data != "top.Weight"
 
 
 def with_attribute(text: str, graph: TopGraph, names: Collection[str], attribute: str) -> str:
