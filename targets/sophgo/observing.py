@@ -88,10 +88,10 @@ def observe(
                 for name, spread in spreads.items():
                     spread.add(values[name], values.get(name + ENERGY))
                 report((number + (done + 1) / len(samples)) / len(portions))
+        broken = [n for n, spread in spreads.items() if not np.isfinite(spread.low + spread.high)]
+        if broken:
+            raise ToolchainError(f"infinite values or NaN in {', '.join(broken[:3])}")
         ranges.update((name, spread.range()) for name, spread in spreads.items())
-    broken = [name for name, found in ranges.items() if not np.isfinite(found.reach)]
-    if broken:
-        raise ToolchainError(f"infinite values or NaN in {', '.join(broken[:3])}")
     return ranges
 
 
@@ -109,10 +109,8 @@ class Spread:
 
         A value counts as much as its channel's `energy` says, which broadcasts to the values.
         """
-        self.low, self.high = (
-            min(self.low, float(values.min())),
-            max(self.high, float(values.max())),
-        )
+        self.low = float(np.minimum(self.low, values.min()))  # NaN stays
+        self.high = float(np.maximum(self.high, values.max()))
         sizes = np.abs(values)
         largest = float(sizes.max())
         if largest == 0 or not np.isfinite(largest):
