@@ -155,12 +155,9 @@ class OnnxRuntimeTarget(Target):
 
 
 class OnnxRuntimeRunner(Runner):
-    """A session on the CPU over a graph whose weights stay memory-mapped.
+    """A session on the CPU over a graph whose weights stay memory-mapped."""
 
-    A graph that is not in a file is given by its bytes, with the folder that its weights lie in.
-    """
-
-    def __init__(self, graph: Path | bytes, weights: Path | None = None) -> None:
+    def __init__(self, graph: Path) -> None:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
@@ -169,19 +166,13 @@ class OnnxRuntimeRunner(Runner):
         # four times the memory, for no gain in speed on these models.
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
         options.add_session_config_entry("session.disable_prepacking", "1")
-        if weights is not None:
-            options.add_session_config_entry(
-                "session.model_external_initializers_file_folder_path", str(weights.absolute())
-            )
-        self._graph = graph if isinstance(graph, Path) else weights
+        self._graph = graph
         try:
             self._session = onnxruntime.InferenceSession(
-                graph if isinstance(graph, bytes) else str(graph),
-                options,
-                providers=["CPUExecutionProvider"],
+                str(graph), options, providers=["CPUExecutionProvider"]
             )
         except Exception as e:  # its exceptions share no base class of their own
-            raise ToolchainError(f"{self._graph}: ONNX Runtime cannot load it: {e}") from e
+            raise ToolchainError(f"{graph}: ONNX Runtime cannot load it: {e}") from e
         self._outputs = [output.name for output in self._session.get_outputs()]
 
     def infer(self, inputs: Mapping[str, Array]) -> dict[str, Array]:

@@ -1,10 +1,11 @@
 """How far the values of a network reach: it is run on calibration data, in float32, and looked at.
 
-ONNX Runtime does that in the memory of the weights. (tpu-mlir's own `run_calibration.py` holds
-every tensor of a network at once, 24 GB for SD1.5's UNet at 512x512.)
+ONNX Runtime does that with the weights mapped from their file. (tpu-mlir's own
+`run_calibration.py` holds every tensor of a network at once, 24 GB for SD1.5's UNet at 512x512.)
 """
 
-from collections.abc import Callable, Iterator, Sequence
+import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,16 +15,15 @@ import onnx_ir as ir
 from converter.weights import Array
 from passes.building import Builder
 from passes.linked_weights import read_graph
-from passes.weights import unwritten, weights_of
 from targets.base import ToolchainError
 from targets.calibration import CalibrationData
-from targets.onnxruntime import OnnxRuntimeRunner
+from targets.onnx_values import OnnxValues
 
 SAMPLES = 32
 """Of more inputs so many at even distances are taken: every prompt, and every part of the way."""
 
-AT_ONCE = 1 << 30
-"""Bytes of tensors that one run hands out."""
+AT_ONCE = 3 << 30
+"""Bytes of tensors that one run hands out: less than lowering takes for a network that large."""
 
 BINS = 2048
 """Of a histogram."""
@@ -32,9 +32,6 @@ SHARES = np.linspace(0.3, 1.0, 71)
 """Thresholds that are tried, as shares of the largest value."""
 
 PRODUCTS = ("Conv", "Gemm", "MatMul")
-
-ENERGY = ".energy"
-"""Ends the name of what the channels of a tensor count."""
 
 
 @dataclass(frozen=True)
@@ -77,17 +74,20 @@ def observe(
     samples = [files[round(i)] for i in np.linspace(0, len(files) - 1, min(SAMPLES, len(files)))]
     model = read_graph(graph)
     types = {v.name: v.dtype.numpy() for v in model.graph.inputs if v.name and v.dtype}
+    energies = _energies(graph, weights.parent)
+    network = OnnxValues(graph, as_written=True, weights=weights.parent)
     portions = _portions(model, everything=everything)
     ranges: dict[str, Range] = {}
     for number, names in enumerate(portions):
         spreads = {name: Spread() for name in names}
-        with _opened(graph, weights, names) as runner:
-            for done, sample in enumerate(samples):
-                with np.load(sample) as arrays:
-                    values = runner.infer({n: arrays[n].astype(t) for n, t in types.items()})
-                for name, spread in spreads.items():
-                    spread.add(values[name], values.get(name + ENERGY))
-                report((number + (done + 1) / len(samples)) / len(portions))
+        for done, sample in enumerate(samples):
+            with np.load(sample) as arrays:
+                given = {name: arrays[name].astype(dtype) for name, dtype in types.items()}
+            computed = [name for name in names if name not in given]
+            values = {**given, **(network.layers(given, computed) if computed else {})}
+            for name, spread in spreads.items():
+                spread.add(values[name], energies.get(name))
+            report((number + (done + 1) / len(samples)) / len(portions))
         broken = [n for n, spread in spreads.items() if not np.isfinite(spread.low + spread.high)]
         if broken:
             raise ToolchainError(f"infinite values or NaN in {', '.join(broken[:3])}")
@@ -198,41 +198,40 @@ def _multiplies(node: ir.Node, fixed: set[ir.Value | None]) -> bool:
     return node.op_type in PRODUCTS and node.inputs[0] not in fixed and node.inputs[1] in fixed
 
 
-def _opened(graph: Path, weights: Path, names: Sequence[str]) -> OnnxRuntimeRunner:
-    """The network with these tensors as its outputs, and with what their channels count."""
+def _energies(graph: Path, weights: Path) -> dict[str, Array]:
+    """For each tensor that weights are multiplied by: how much its channels count.
+
+    That is the sum of squares of all weights that a channel meets; it broadcasts to the tensor.
+    """
     model = read_graph(graph)
-    for name, weight in weights_of(model).items():
-        tensor = weight.const_value
-        assert isinstance(tensor, ir.ExternalTensor) and tensor.offset is not None
-        weight.const_value = unwritten(
-            weights.name, name, tensor.shape, tensor.dtype, tensor.offset
-        )
-    values = {value.name: value for value in _watched(model, everything=True)}
     fixed = _fixed(model)
+    nodes = [node for node in model.graph if _multiplies(node, fixed)]
     model.graph.outputs.clear()
-    for value in (values[name] for name in names):
-        model.graph.outputs.append(value)
-        nodes = [node for node, _ in value.uses() if _multiplies(node, fixed)]
-        if nodes:
-            model.graph.outputs.append(_energy(model.graph, value, nodes))
-    return OnnxRuntimeRunner(ir.to_proto(model).SerializeToString(), weights.parent)
+    model.graph.outputs.extend(_energy(model.graph, node) for node in nodes)
+    model.graph.inputs.clear()
+    fixed = _fixed(model)  # the sums are now among them
+    model.graph.remove([n for n in model.graph if not fixed.issuperset(n.inputs)], safe=False)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "energies.onnx")
+        path.write_bytes(ir.to_proto(model).SerializeToString())
+        found = OnnxValues(path, as_written=True, weights=weights).infer({})
+    energies: dict[str, Array] = {}
+    for node, energy in zip(nodes, found.values(), strict=True):
+        assert node.inputs[0] is not None and node.inputs[0].name is not None
+        name = node.inputs[0].name
+        energies[name] = energies[name] + energy if name in energies else energy
+    return energies
 
 
-def _energy(graph: ir.Graph, value: ir.Value, nodes: Sequence[ir.Node]) -> ir.Value:
-    """The sum of squares of all weights that a channel of `value` is multiplied by in `nodes`."""
-    total: ir.Value | None = None
-    for node in nodes:
-        weight, build = node.inputs[1], Builder(graph, before=node)
-        assert weight is not None and weight.shape is not None
-        extents = weight.shape.numpy()
-        convolves = node.op_type == "Conv"
-        turned = node.op_type == "Gemm" and node.attributes.get_int("transB", 0) == 1
-        kept = 1 if convolves else len(extents) - (1 if turned else 2)
-        axes = build.integers([axis for axis in range(len(extents)) if axis != kept])
-        shape = [1, extents[1], 1, 1] if convolves else [extents[kept]]
-        keep = ir.AttrInt64("keepdims", int(convolves))
-        energy = build.add("ReduceSumSquare", [weight, axes], shape, [keep])
-        total = energy if total is None else build.add("Add", [total, energy], shape)
-    assert total is not None and value.name is not None
-    total.name = value.name + ENERGY
-    return total
+def _energy(graph: ir.Graph, node: ir.Node) -> ir.Value:
+    """The sum of squares of the weights by which a node multiplies a channel."""
+    weight, build = node.inputs[1], Builder(graph, before=node)
+    assert weight is not None and weight.shape is not None
+    extents = weight.shape.numpy()
+    convolves = node.op_type == "Conv"
+    turned = node.op_type == "Gemm" and node.attributes.get_int("transB", 0) == 1
+    kept = 1 if convolves else len(extents) - (1 if turned else 2)
+    axes = build.integers([axis for axis in range(len(extents)) if axis != kept])
+    shape = [1, extents[1], 1, 1] if convolves else [extents[kept]]
+    keep = ir.AttrInt64("keepdims", int(convolves))
+    return build.add("ReduceSumSquare", [weight, axes], shape, [keep])

@@ -58,7 +58,7 @@ def seen(folder: Path, *samples: list[float], everything: bool = False) -> dict[
     return found
 
 
-@pytest.mark.parametrize("at_once", [1, 1 << 30], ids=["one at a time", "all at once"])
+@pytest.mark.parametrize("at_once", [1, 3 << 30], ids=["one at a time", "all at once"])
 def test_what_products_take_and_give_is_seen(
     at_once: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
