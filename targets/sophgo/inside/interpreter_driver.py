@@ -1,10 +1,11 @@
 """Runs one lowered network in the vendor's interpreter, for as long as its caller asks.
 
-Runs in the toolchain's Python 3.10:  interpreter_driver.py MLIR
+Runs in the toolchain's Python 3.10:  interpreter_driver.py MLIR [MODE]
 
 The interpreter computes every operation in float32 on this machine and rounds its result to the
 precision that the chip is told to use there. It keeps all tensors of a network at once unless it
-is told to reuse their memory.
+is told to reuse their memory, as it is here in any MODE but "value_mem". Of a network with INT8 it
+then gives zeros.
 """
 
 import sys
@@ -17,8 +18,8 @@ from serving import serve
 class Interpreter:
     """A lowered network, loaded with its weights."""
 
-    def __init__(self, mlir):
-        pymlir.set_mem_mode("reused_mem")
+    def __init__(self, mlir, mode="reused_mem"):
+        pymlir.set_mem_mode(mode)
         self.module = pymlir.module()
         self.module.load(mlir)
         self.module.set_progress_silent(True)
@@ -56,4 +57,4 @@ class Interpreter:
 
 
 if __name__ == "__main__":
-    serve(lambda: Interpreter(sys.argv[1]))
+    serve(lambda: Interpreter(*sys.argv[1:]))
