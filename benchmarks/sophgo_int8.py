@@ -4,7 +4,7 @@
 
 draws scenes with the lowered UNet in 4 steps, all else in torch, and prints how far that is from
 torch alone. `--keep` leaves more in F16: what multiplies by a weight of such a path, a regular
-expression. Bundle (miniature and LCM-LoRA) and calibration are those of `benchmarks/sophgo_int8.md`.
+expression. How bundle and calibration are made: `benchmarks/sophgo_int8.md`.
 """
 
 import argparse
