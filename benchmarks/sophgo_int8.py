@@ -119,7 +119,7 @@ def _lowered(bundle: Bundle, job: CompileJob) -> Iterator[Lowered]:
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         lowered = lower_graph(toolchain, get_chip(CHIP), job, graph, weights, work, silent)
-        argv: list[str | Path] = [toolchain.python, DRIVER, lowered, "value_mem"]
+        argv: list[str | Path] = [toolchain.python, DRIVER, lowered, "[]", "value_mem"]
         driver = Driver("the compiler's interpreter", argv, toolchain.env(), work)
         try:
             yield Lowered(driver, graph, open_torch_reference(bundle, "unet"))
