@@ -106,9 +106,9 @@ _INT8 = replace(
 _INT8_MIXED = replace(
     _INT8,
     precision="int8-mixed",
-    expected_db=35,
-    reason="Convolutions and products with weights in 8 bits, the rest in fp16: 35 to 42 dB were "
-    "measured with a UNet that draws as without. " + _INT8.reason,
+    expected_db=45,
+    reason="Most convolutions and products with weights in 8 bits, the rest in fp16: 49 dB and "
+    "more were measured with a UNet that draws as without. " + _INT8.reason,
 )
 
 
@@ -157,6 +157,7 @@ PICTURE_DB = {
     "f32": (70.0, 110.0),
     "f16": (28.0, 42.0),
     "bf16": (25.0, 40.0),
+    "int8-mixed": (25.0, 38.0),
     **{p.name: (25.0, 31.0) for p in PRECISIONS.values() if p.bits == 8},
 }
 """PSNR needed and usual of whole pictures; a precision that is not listed gets that of bf16."""
@@ -185,10 +186,11 @@ def picture_threshold(precision: str) -> Threshold:
         PICTURE_DB,
         "Sampling feeds every step's error to the next, so a picture differs more than any "
         "component's output. Measured over 4 steps: 119 dB in fp32, 49 dB with the UNet in fp16 "
-        "and the VAE in bf16. A circle shifted by a pixel agrees to 16 dB, in another colour to "
-        "11 dB or less. INT8 and weights in 4 bits have no floor of their own: their circle was "
-        "a pixel or more away, so a picture in them fails, and whether the model still draws what "
-        "it is told has to be looked at.",
+        "and the VAE in bf16, 28 dB and more (half of them 39) with the UNet in int8-mixed. A "
+        "circle shifted by a pixel agrees to 16 dB, in another colour to 11 dB or less. All in "
+        "INT8, and weights in 4 bits, have no floor of their own: their circle was a pixel or more "
+        "away, so a picture in them fails, and whether the model still draws what it is told has "
+        "to be looked at.",
     )
 
 

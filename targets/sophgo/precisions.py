@@ -14,8 +14,8 @@ class Precision:
     """One precision. `activations` is one of `BITS`.
 
     `matrix_bits` are those of the weights of matrix products, where they are fewer than those of
-    the activations. With `mixed` only convolutions and products with weights are in `activations`
-    and all else is in f16.
+    the activations. With `mixed` only most convolutions and products with weights are in
+    `activations` (`targets.sophgo.mixed`) and all else is in f16.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Precision:
     @property
     def weight_bytes(self) -> float:
         """Per weight that is not one of a matrix product, in a bmodel."""
-        return BITS[self.activations] / 8
+        return BITS[self.activations] / 8 * (1 + (LEFT_IN_F16 if self.mixed else 0))
 
     @property
     def matrix_bytes(self) -> float:
@@ -51,6 +51,9 @@ class Precision:
 
 GROUP = 64
 """Weights of one output that share a scale: tpu-mlir's default `--q_group_size`."""
+
+LEFT_IN_F16 = 0.115
+"""Share of the weights that `int8-mixed` keeps in 16 bits: measured of SD1.5's UNet."""
 
 PRECISIONS = {
     precision.name: precision

@@ -132,4 +132,5 @@ def test_bytes_per_weight() -> None:
     assert told["bf16"] == (2, 2)
     assert told["w8f16"] == (2, 1 + 3 / 64)  # a scale of two bytes and a zero point for 64
     assert told["w4bf16"] == (2, 0.5 + 3 / 64)
-    assert told["int8-mixed"] == (1, 1)
+    assert told["int8"] == (1, 1)
+    assert told["int8-mixed"] == (1.115, 1.115)  # 0.97 GB for 860 million
