@@ -466,7 +466,7 @@ def test_int8_is_calibrated_before_it_is_compiled(
     file = write_header(tmp_path / "sd15.safetensors", SD15)
     words = ("--target", "bm1684x", "--sizes", "512x512", "--components", "unet")
     planned = plan(file, *words, "--precision", "unet=int8-mixed")
-    assert close(step(planned, "bind", "unet")["written"], 0.88e9, 0.02)
+    assert close(step(planned, "bind", "unet")["written"], 0.969e9, 0.02)
     assert step(planned, "compile", "unet", "512x512")["cached"] > 0.86e9  # with its weights
     calibrate, compile_ = planned["commands"][-2:]
     data = str(tmp_path / "o" / "calibration")
