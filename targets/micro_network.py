@@ -58,7 +58,7 @@ def write_micro_network(folder: Path) -> MicroNetwork:
             tensor.external_data.add(key=key, value=str(entry))
         offset += array.nbytes
     graph, weights = folder / "micro.onnx", folder / "w"
-    graph.write_bytes(model.SerializeToString())
+    graph.write_bytes(onnx.shape_inference.infer_shapes(model).SerializeToString())
     weights.write_bytes(b"".join(array.tobytes() for array in values.values()))
     return MicroNetwork(graph, weights, values, picture, _answer(picture, **values))
 

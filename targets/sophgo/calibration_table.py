@@ -13,7 +13,7 @@ from collections.abc import Collection, Mapping
 
 from targets.base import ToolchainError
 from targets.sophgo.observing import Range
-from targets.sophgo.top_graph import NOTHING, TopGraph
+from targets.sophgo.top_graph import MOVING, NOTHING, TopGraph
 
 HEADROOM = 2.0
 """How much further than was seen results of 16 bits reach: it costs one bit of fifteen."""
@@ -26,12 +26,6 @@ Line = tuple[float, float, float]
 
 ANY: Line = (1.0, -1.0, 1.0)
 """The line of an operation whose range is of no use."""
-
-MOVING = (
-    *("top.Permute", "top.Reshape", "top.Squeeze", "top.Unsqueeze"),
-    *("top.Upsample", "top.Slice", "top.Tile", "top.Pad"),
-)
-"""Operations whose results the compiler gives the range of what they take."""
 
 
 def calibration_table(

@@ -16,8 +16,9 @@ What each choice costs and gains, and where the error comes from, is in benchmar
 """
 
 import re
+from collections.abc import Collection
 
-from targets.sophgo.top_graph import TopGraph, multiplies_a_weight
+from targets.sophgo.top_graph import MOVING, TopGraph, multiplies_a_weight
 
 SENSITIVE = re.compile(
     r"(^|\.)(conv_in|conv_out|conv_shortcut|time_embedding|time_emb_proj|add_embedding"
@@ -40,6 +41,15 @@ def products_in_int8(graph: TopGraph) -> list[str]:
         for name, operation in graph.items()
         if multiplies_a_weight(graph, operation) and not _stays(operation.operands[1], last)
     ]
+
+
+def of_16_bits(graph: TopGraph, int8: Collection[str]) -> list[str]:
+    """Those operations in INT8 whose results get 16 bits: all that no other in INT8 takes."""
+    taken: set[str] = set()
+    for name, operation in reversed(list(graph.items())):
+        if name in int8 or (operation.kind in MOVING and name in taken):
+            taken.update(operation.operands)
+    return [name for name in int8 if name not in taken]
 
 
 def _last_block(graph: TopGraph) -> str | None:

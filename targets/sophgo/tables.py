@@ -32,8 +32,9 @@ def write_tables(
     computing = [name for name, one in graph.items() if one.kind not in top_graph.NOTHING]
     wide: list[str] = []
     if precision.mixed:
-        wide = mixed.products_in_int8(graph)
-        write_table({name: "f16" for name in computing if name not in wide}, work / QUANTIZE_TABLE)
+        int8 = mixed.products_in_int8(graph)
+        wide = mixed.of_16_bits(graph, int8)
+        write_table({name: "f16" for name in computing if name not in int8}, work / QUANTIZE_TABLE)
         file.write_text(top_graph.with_attribute(text, graph, wide, "output_int16 = true"))
     modes = modes_of(work / QUANTIZE_TABLE) if (work / QUANTIZE_TABLE).exists() else {}
     half = {name for name in computing if modes.get(name, precision.activations).upper() != "INT8"}

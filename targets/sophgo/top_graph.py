@@ -14,6 +14,12 @@ from dataclasses import dataclass
 NOTHING = ("top.None", "top.Weight")
 """What computes nothing."""
 
+MOVING = (
+    *("top.Permute", "top.Reshape", "top.Squeeze", "top.Unsqueeze"),
+    *("top.Upsample", "top.Slice", "top.Tile", "top.Pad"),
+)
+"""Operations whose results are values that they take; the compiler gives them the same range."""
+
 _OPERATION = re.compile(
     r'^ *(?P<result>%\d+)\S* = "(?P<kind>top\.\w+)"\((?P<operands>.*?)\)'
     r".* loc\((?P<place>#loc\d*)\)$"

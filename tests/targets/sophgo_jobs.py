@@ -57,7 +57,11 @@ def job(folder: Path, size: Size, *, name: str = "unet", batch: int = 1) -> Comp
     for index, (weight, shape) in enumerate(SHAPES.items()):
         tensor = model.graph.initializer.add(name=weight, dims=shape, data_type=1)
         tensor.data_location = onnx.TensorProto.EXTERNAL
-        place = {"location": "model.onnx.data", "offset": 4096 * index, "length": 4 * int(np.prod(shape))}
+        place = {
+            "location": "model.onnx.data",
+            "offset": 4096 * index,
+            "length": 4 * int(np.prod(shape)),
+        }
         for key, entry in place.items():
             tensor.external_data.add(key=key, value=str(entry))
     graph = folder / f"{name}.onnx"

@@ -7,7 +7,7 @@ import pytest
 from targets.base import ToolchainError
 from targets.sophgo import top_graph
 from targets.sophgo.calibration_table import calibration_table
-from targets.sophgo.mixed import products_in_int8
+from targets.sophgo.mixed import of_16_bits, products_in_int8
 from targets.sophgo.observing import Range
 from targets.sophgo.top_graph import Operation, TopGraph
 
@@ -75,6 +75,20 @@ def test_only_products_of_something_computed_with_a_weight_are_int8() -> None:
         ("product", "MatMul", "x", "w"),
     )
     assert products_in_int8(graph) == ["product"]
+
+
+def test_what_another_product_takes_as_it_is_gets_8_bits() -> None:
+    """The compiler would hand 16 bits to it."""
+    graph = graph_of(
+        ("x", "Input"),
+        ("w", "Weight"),
+        ("first", "Conv", "x", "w"),
+        ("rows", "Reshape", "first"),
+        ("second", "MatMul", "rows", "w"),
+        ("sum", "Add", "second", "second"),
+        ("third", "MatMul", "sum", "w"),
+    )
+    assert of_16_bits(graph, products_in_int8(graph)) == ["second", "third"]
 
 
 def ranges(names: Iterable[str]) -> dict[str, Range]:
