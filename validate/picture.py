@@ -104,7 +104,8 @@ def _result(
 def lowest_precision(sitting: Sitting, judge: Judge) -> str:
     """The precision of the artifacts, the one with the lowest floor where they differ."""
     used = {artifact.precision for artifact in sitting.artifacts.values()}
-    return min(used, key=lambda p: judge.threshold(Level.PICTURE, p).psnr_db)
+    floors = {precision: judge.threshold(Level.PICTURE, precision) for precision in used}
+    return min(used, key=lambda p: (floors[p].psnr_db, floors[p].expected_db, p))
 
 
 def _picture_check(sitting: Sitting, judge: Judge, threshold: Threshold, missing: Ruling) -> Check:
