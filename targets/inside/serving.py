@@ -36,7 +36,7 @@ def serve(load, *, asks_back=False):
         answers.flush()
 
     def ask_back(arrays):
-        asked, results = (os.path.abspath(name) for name in ("asked.npz", "results.npz"))
+        asked, results = (str(Path(name).resolve()) for name in ("asked.npz", "results.npz"))
         np.savez(asked, **{str(i): a for i, a in enumerate(arrays)})
         say({"compute": asked, "results": results})
         sys.stdin.readline()

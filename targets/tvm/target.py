@@ -10,6 +10,7 @@ from pathlib import Path
 
 from converter.cache import SKELETONS, Cache
 from converter.cost import Cost
+from converter.errors import InputError
 from converter.files import blake3_of, link_or_copy
 from converter.progress import Event, Progress
 from converter.weights import WeightSource
@@ -80,6 +81,12 @@ class TvmTarget(Target):
             self._toolchain.check_ready()
             cut = CutOutAttentionPass()
             graph = self._pipeline(job, cut).run(read_graph(job.graph)).model
+            if cut.report.refusals and job.precision == "f16":
+                raise InputError(
+                    f"{job.label}: its attention passes what float16 holds, and cannot be handed "
+                    f"to the host ({cut.report.refusals[0].reason}): compile with --precision "
+                    f"{job.component}=f32"
+                )
             host = None if cut.part is None else convert_part(cut.part, job, folder, progress)
             builds = self._kind.builds(job.precision)
             compile_graph(
