@@ -45,13 +45,9 @@ class CutOutAttentionPass(Pass):
         graph = model.graph
         takes.name, gives.name = TAKES, GIVES
         part = ir.convenience.extract(graph, [takes], [gives])
-        found = {
-            name: part.initializers[name]
-            for name in graph.initializers
-            if name in part.initializers
-        }
+        constants = dict(part.initializers)  # in any order
         part.initializers.clear()
-        part.initializers.update(found)  # it leaves them in any order
+        part.initializers.update({n: constants[n] for n in graph.initializers if n in constants})
         self.part = ir.Model(part, ir_version=model.ir_version)
         given = ir.Value(name=GIVES, shape=gives.shape, type=gives.type)
         ir.convenience.replace_all_uses_with(gives, given)

@@ -1,5 +1,5 @@
 // A stand-in for MNN's header of this name, as far as `phone/run.cc` needs it: MNN's wheel has no
-// headers. What the program asks of MNN, MNN's Python answers (ANSWER, the command of `answer.py`),
+// headers. What the program asks of MNN, MNN's Python answers (ANSWER, the command of `run_once.py`),
 // by way of a file for every tensor: the model's path, a dot and the tensor's name.
 
 #pragma once

@@ -1,4 +1,4 @@
-"""Runs a model once with MNN:  answer.py MODEL
+"""Runs a model once with MNN:  run_once.py MODEL
 
 Runs in MNN's own Python. Inputs are read from files of raw float32 numbers, MODEL.NAME, and are
 zeros where there is none; outputs are written to such files.
