@@ -2,11 +2,14 @@
 
 The interpreter runs the operations that a bmodel's instructions are made from, with every tensor
 rounded to the precision that was asked for. So it shows what a precision costs, and NaN, at sizes
-for which the emulator would take days; what the instructions themselves do, it does not show.
+for which the emulator would take days; what the instructions themselves do, it does not show, but
+for one thing that we add: a group norm whose sums leave the range of F16 (`inside/norm_sums.py`).
 """
 
+import json
 from collections.abc import Collection, Mapping
 from contextlib import ExitStack
+from dataclasses import astuple
 from pathlib import Path
 
 from converter.cache import Cache
@@ -18,7 +21,8 @@ from targets.driver import Driver, ordered_inputs
 from targets.sophgo.chips import Chip
 from targets.sophgo.compilation import lower_graph
 from targets.sophgo.graphs import static_graph
-from targets.sophgo.operations import operations
+from targets.sophgo.operations import GroupNorm, group_norms, operations, read_table
+from targets.sophgo.precisions import PRECISIONS
 from targets.sophgo.toolchain import TpuMlir
 
 DRIVER = Path(__file__).with_name("inside") / "interpreter_driver.py"
@@ -42,7 +46,8 @@ class InterpreterRunner(Interpreter):
             folder = self._open.enter_context(Cache("lowered").scratch())
             lowered = lower_graph(toolchain, chip, job, graph, weights, folder, progress)
             self._network = folder / f"{job.component}.mlir"
-            argv = [toolchain.python, DRIVER, lowered]
+            norms = json.dumps([astuple(norm) for norm in half_norms(job, self._network)])
+            argv: list[str | Path] = [toolchain.python, DRIVER, lowered, norms]
             self._driver = Driver("the compiler's interpreter", argv, toolchain.env(), folder)
             self._open.callback(self._driver.close)
             self._check()
@@ -83,6 +88,14 @@ class InterpreterRunner(Interpreter):
                 f"the lowered network takes {said['inputs']} and gives {len(said['outputs'])} "
                 f"tensors, where {wanted} and {len(self._outputs)} were expected"
             )
+
+
+def half_norms(job: CompileJob, network: Path) -> list[GroupNorm]:
+    """The group norms that are computed in F16."""
+    if PRECISIONS[job.precision].activations != "f16":
+        return []
+    table = {} if job.quantize_table is None else read_table(job.quantize_table.path)
+    return [norm for norm in group_norms(network) if table.get(norm.name, "F16") == "F16"]
 
 
 def names_of_values(graph: Path) -> dict[str, str]:

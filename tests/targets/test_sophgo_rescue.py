@@ -1,4 +1,4 @@
-"""A VAE that overflows fp16 on Sophgo: where it begins is named, and two operations rescue it."""
+"""A VAE that overflows fp16 on Sophgo: where it begins is named, and five operations rescue it."""
 
 from pathlib import Path
 
@@ -41,7 +41,8 @@ def test_an_overflow_is_found_and_rescued(
     report = validate(ValidateRequest(artifacts, levels=(Level.COMPONENT,), rescue=True))
     (repair,) = report.repairs
     assert repair.table is not None, repair.sentence
-    assert len(repair.kept) <= 2 < repair.operations
+    # The planted one with the norm behind it, and the norms whose sums overflow at 64x64.
+    assert len(repair.kept) <= 5 < repair.operations
     assert repair.psnr_after is not None and repair.psnr_after > 35
     (artifact,) = Manifest.load(artifacts).artifacts
     assert artifact.quantize_table is not None

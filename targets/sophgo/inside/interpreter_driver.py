@@ -1,29 +1,36 @@
 """Runs one lowered network in the vendor's interpreter, for as long as its caller asks.
 
-Runs in the toolchain's Python 3.10:  interpreter_driver.py MLIR
+Runs in the toolchain's Python 3.10:  interpreter_driver.py MLIR NORMS
 
 The interpreter computes every operation in float32 on this machine and rounds its result to the
 precision that the chip is told to use there. It keeps all tensors of a network at once unless it
 is told to reuse their memory.
+
+NORMS is JSON, [[name, the operation whose result it takes, groups], ...]: group norms in F16, which
+give NaN on the chip where their sums overflow, and so do here.
 """
 
+import json
 import sys
 
 import numpy as np
 import pymlir
+from norm_sums import sums_overflow
 from serving import serve
 
 
 class Interpreter:
     """A lowered network, loaded with its weights."""
 
-    def __init__(self, mlir):
+    def __init__(self, mlir, norms):
         pymlir.set_mem_mode("reused_mem")
         self.module = pymlir.module()
         self.module.load(mlir)
         self.module.set_progress_silent(True)
         self.module.before_invoke(self._enter)
         self.module.after_invoke(self._leave)
+        self._norms = {name: (taken, groups) for name, taken, groups in norms}
+        self._overflows = False
         self._given = {}
         self._write = None
 
@@ -46,8 +53,13 @@ class Interpreter:
         if name in self._given:
             array = self._given[name]
             self.module.set_tensor(name, array.astype(np.float32), array.shape)
+        taken, groups = self._norms.get(name, (None, 0))
+        self._overflows = taken is not None and sums_overflow(self._tensor(taken), groups)
 
     def _leave(self, name):
+        if self._overflows:
+            shape = self._tensor(name).shape
+            self.module.set_tensor(name, np.full(shape, np.nan, np.float32), shape)
         if self._write is not None:
             self._write(name, self._tensor)
 
@@ -56,4 +68,4 @@ class Interpreter:
 
 
 if __name__ == "__main__":
-    serve(lambda: Interpreter(sys.argv[1]))
+    serve(lambda: Interpreter(sys.argv[1], json.loads(sys.argv[2])))

@@ -8,6 +8,7 @@ import pytest
 from converter.bundle import Bundle
 from converter.progress import silent
 from converter.sizes import Size
+from targets.adding import with_sizes
 from targets.base import Artifact, ToolchainError
 from targets.compile import CompileRequest, compile_bundle
 from targets.mnn.model import WEIGHTS_SUFFIX
@@ -57,6 +58,22 @@ def test_one_session_runs_every_size_and_goes_back(
             found, wanted = runner.infer(given)["sample"], reference.infer(given)["sample"]
             assert found.shape == wanted.shape == (rows, 3, 8 * height, 8 * width)
             assert np.abs(found - wanted).max() < 3e-4 * max(1, np.abs(wanted).max())
+
+
+def test_a_size_added_later_leaves_the_weights_as_they_are(
+    decoder: tuple[Path, list[Artifact]],
+) -> None:
+    folder, before = decoder
+    files = [folder / name for name in (before[0].path, *before[0].files)]
+    dates = [file.stat().st_mtime_ns for file in files]
+    after = compile_bundle(with_sizes(folder, [Size(64, 128)]), silent).artifacts
+    assert [(a.path, a.size) for a in after] == [
+        (before[0].path, size) for size in (*SIZES, Size(64, 128))
+    ]
+    assert [file.stat().st_mtime_ns for file in files] == dates
+    with MnnTarget().open(after[-1], folder) as runner:
+        found = runner.infer({"latent_sample": np.zeros((1, 4, 16, 8), np.float32)})["sample"]
+    assert found.shape == (1, 3, 128, 64)
 
 
 def test_static_files_are_one_a_size_and_refuse_others(

@@ -17,7 +17,10 @@ from sdconv.recipe.reading import read_recipe
 from targets.base import Artifact, QuantizeTable, Runner, Skeleton, ToolchainError
 from targets.onnxruntime import OnnxRuntimeRunner, OnnxRuntimeTarget
 from targets.registry import TARGETS
+from tests.validate.schemas import problems
+from validate.matrix import matrix
 
+SCHEMA = Path(matrix.__file__).with_name("matrix.schema.json")
 NOISE = {"f32": 0.0, "f16": 1e-3, "bf16": 2e-3, "w4f16": 8e-3}
 """Of the peak: about 60, 54 and 42 dB."""
 MILLISECONDS = {"f32": 8.0, "f16": 4.0, "bf16": 4.0, "w4f16": 2.0}
@@ -101,7 +104,9 @@ def test_the_cheapest_that_reaches_the_floor_is_recommended(
 
 
 def _cells(output: Path) -> list[dict[str, Any]]:
-    cells: list[dict[str, Any]] = json.loads((output / "matrix.json").read_text())["cells"]
+    saved = json.loads((output / "matrix.json").read_text())
+    assert problems(saved, SCHEMA) == []
+    cells: list[dict[str, Any]] = saved["cells"]
     return cells
 
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,14 @@ import pytest
 from runtime.sampling import PictureRequest
 from targets.base import Conformance
 from tests.validate.fakes import FakeReference, FakeTarget, Place, judge
-from tests.validate.report.schema import problems
+from tests.validate.schemas import problems
 from validate.overrides import Override
+from validate.report import html
 from validate.validate import ValidateRequest
 
 Go = Callable[..., Any]
+
+SCHEMA = Path(html.__file__).with_name("report.schema.json")
 
 
 @pytest.fixture
@@ -37,7 +41,7 @@ def test_everything_at_once(go: Go, target: FakeTarget, place: Place) -> None:
         baseline=place.artifacts / "report.json",
         attribute=True,
     )
-    assert [*problems(report)] == []
+    assert problems(report, SCHEMA) == []
     assert report["attributions"] and report["comparison"]["changes"]
     assert {result["level"] for result in report["results"]} >= {"component", "picture"}
 
@@ -46,20 +50,20 @@ def test_everything_at_once(go: Go, target: FakeTarget, place: Place) -> None:
 def test_what_has_no_number_is_null(output: float, go: Go, target: FakeTarget) -> None:
     target.corrupt = lambda x: np.full_like(x, output)
     report = go()
-    assert [*problems(report)] == []
+    assert problems(report, SCHEMA) == []
     assert report["results"][0]["cases"][0]["psnr_db"] is None
 
 
 def test_what_was_not_run(go: Go, target: FakeTarget) -> None:
     target.installed = False
-    assert [*problems(go())] == []
+    assert problems(go(), SCHEMA) == []
 
 
 def test_the_schema_refuses(go: Go) -> None:
     report = go()
     wrong = {**report, "verdict": "good", "results": [{**report["results"][0], "more": 1}]}
     del wrong["created"]
-    found = "\n".join(problems(wrong))
-    assert "report: lacks created" in found
-    assert "report.results[0].more: not expected" in found
-    assert "report.verdict: 'good' is none of" in found
+    found = "\n".join(problems(wrong, SCHEMA))
+    assert "$: 'created' is a required property" in found
+    assert "$.results[0]: Additional properties are not allowed ('more'" in found
+    assert "$.verdict: 'good' is not one of" in found
