@@ -101,10 +101,17 @@ class Driver:
         _write(given, inputs)
         self._ask({"inputs": str(given), "outputs": str(results), **more})
         while "compute" in (answer := self._answer()):
-            assert self._compute is not None, "a script asks back whose caller was not told"
-            _write(Path(answer["results"]), self._compute(_read(Path(answer["compute"]))))
-            self._ask({})
+            self._ask(self._answered(answer))
         return answer
+
+    def _answered(self, asked: Mapping[str, str]) -> dict[str, str]:
+        """Compute what is asked back, or say why not."""
+        assert self._compute is not None, "a script asks back whose caller was not told"
+        try:
+            _write(Path(asked["results"]), self._compute(_read(Path(asked["compute"]))))
+        except ToolchainError as e:
+            return {"error": str(e)}
+        return {}
 
     def close(self) -> None:
         """End it, mid-inference if need be."""

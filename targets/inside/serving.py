@@ -7,8 +7,9 @@ it ends when its standard input does. A line may name "layers", a folder: then t
 "wanted" are written there, the first as 0.npy, and the answer has their names in order. With
 "health" the answer has of every tensor its name, how many NaN and Inf, and its peak.
 
-A network can have its caller compute a part of it: in the middle of an answer comes a line
-{"compute": NPZ, "results": NPZ}, and the next line says that the second file is there.
+A network can have its caller compute a part of it: before an answer comes a line
+{"compute": NPZ, "results": NPZ}, and the next line is {} once the second file is there, or
+{"error": ...}.
 """
 
 import json
@@ -39,7 +40,9 @@ def serve(load, *, asks_back=False):
         asked, results = (str(Path(name).resolve()) for name in ("asked.npz", "results.npz"))
         np.savez(asked, **{str(i): a for i, a in enumerate(arrays)})
         say({"compute": asked, "results": results})
-        sys.stdin.readline()
+        said = json.loads(sys.stdin.readline() or '{"error": "the caller is gone"}')
+        if "error" in said:
+            raise RuntimeError(said["error"])
         with np.load(results) as found:
             return [found[str(i)] for i in range(len(found.files))]
 

@@ -71,8 +71,8 @@ KINDS = {
         Kind("tvm", "one library per component and size; the CPU of this machine", None, ("f32",)),
         Kind(
             "adreno-clml",
-            "phones with an Adreno: convolutions, products, attention on CLML, the rest in OpenCL; "
-            "a twin runs here",
+            "phones with an Adreno: convolutions, products, attention on CLML, the rest in OpenCL, "
+            "a VAE's attention by MNN; a twin runs here",
             "adreno",
             ("f16", "f32"),
             library="CLML",
@@ -82,7 +82,8 @@ KINDS = {
         ),
         Kind(
             "adreno-opencl",
-            "phones with an Adreno: all of it in OpenCL; a twin runs here",
+            "phones with an Adreno: all of it in OpenCL, but a VAE's attention by MNN; a twin runs "
+            "here",
             "adreno",
             ("f16", "f32"),
             library="OpenCL",
