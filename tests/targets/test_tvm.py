@@ -194,7 +194,7 @@ def test_the_phones_program_tells_right_from_wrong(
     answer.write_bytes(np.full(answer.stat().st_size // 4, 0.5, np.float32).tobytes())
     assert verdict(tvm, program, plugin, part) == (1, "FAIL: 0 of 1 agree")
     sources = {"TVM_SOURCE": "tvm", "ANDROID_NDK": "ndk", "PATH": os.environ["PATH"]}
-    build = ["sh", phone / "build.sh"]
+    build: list[str | Path] = ["sh", phone / "build.sh"]
     refused = subprocess.run(build, env=sources, capture_output=True, text=True, check=False)
     assert refused.returncode != 0
     assert "MNN: is needed, for programs here have a part for MNN" in refused.stderr
