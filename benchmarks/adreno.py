@@ -3,17 +3,21 @@
     python -m benchmarks.adreno COMPONENT [--family sdxl --size 1024x1024 --target adreno-clml]
 
 Prints a row for `benchmarks/adreno.md`, and which operators run where. A skeleton in the
-cache is made again only if it is deleted: set SDCONV_HOME to an empty folder with a toolchain.
+cache is made again only if it is deleted: set SDCONV_HOME to an empty folder with the toolchains.
+What MNN computes on a phone's host is run here, with weights of zeros: that takes no other time.
 """
 
 import argparse
 import json
 import resource
+import shutil
 import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
 import onnx_ir as ir
+import psutil
 
 from converter.architecture import Architecture
 from converter.families.published import SD15, SDXL
@@ -24,8 +28,11 @@ from converter.progress import silent
 from converter.sizes import Size
 from sdconv.console import out
 from targets.base import CompileJob
+from targets.mnn.conversion import MODEL_FILE
+from targets.mnn.weight_map import WeightMap
 from targets.tvm.binding import place
-from targets.tvm.program import PROGRAM_FILE, Program
+from targets.tvm.host_operator import MODEL, open_part, weights_file
+from targets.tvm.program import PROGRAM_FILE, HostOperator, Program
 from targets.tvm.target import TvmTarget
 from validate.report.terminal import print_placement
 
@@ -44,6 +51,30 @@ def job_of(
     mine = size if ports.has_size else None
     shapes = tuple(ports.input_shapes(1, mine).items())
     return CompileJob(component, path, sha256_of(path), shapes, mine, 1, precision)
+
+
+def run_part(skeleton: Path, host: HostOperator) -> dict[str, float]:
+    """MNN's second run: processor seconds, and what its process holds more than with no inputs."""
+    given = np.zeros(host.takes.shape, np.float32)
+    with tempfile.TemporaryDirectory() as folder:
+        model = Path(folder) / MODEL
+        shutil.copyfile(skeleton / MODEL_FILE, model)
+        weights_file(model).write_bytes(bytes(WeightMap.load(skeleton).nbytes))
+        with open_part(model) as runner:
+            (process,) = psutil.Process().children()
+            loaded = process.memory_info().rss
+            runner.infer({host.takes.name: given})
+            before = process.cpu_times()
+            runner.infer({host.takes.name: given})
+            after = process.cpu_times()
+            spent = after.user + after.system - before.user - before.system
+            held = process.memory_info().rss - loaded
+    return {
+        "mnn_gflop": round(host.operations / 1e9, 1),
+        "mnn_processor_s": round(spent, 1),
+        "mnn_mb": round(held / 1e6),
+        "mnn_mb_planned": round(host.memory / 1e6),
+    }
 
 
 def main() -> None:
@@ -78,6 +109,8 @@ def main() -> None:
             f.name: round(f.stat().st_size / 1e6, 2) for f in sorted(skeleton.path.iterdir())
         },
     }
+    if program.host is not None:
+        row |= run_part(skeleton.path, program.host)
     out.print(json.dumps(row), highlight=False, markup=False, soft_wrap=True)
     placement = target.placement(skeleton)
     if placement is not None:

@@ -83,6 +83,25 @@ _BK_SDM_TINY = _with_unet(
     attention_heads=(8, 8, 8),
 )
 
+SHALLOW = _with_unet(
+    SMALL,
+    block_channels=(32, 64),
+    down_depths=((1,), (0,)),
+    middle_depth=1,
+    up_depths=((0, 0), (1, 1)),
+    attention_heads=(8, 8),
+)
+SHALLOW_SDXL = _with_unet(
+    _sdxl(_SDXL_UNET),
+    block_channels=(64, 128),
+    down_depths=((0,), (2,)),
+    middle_depth=2,
+    up_depths=((2, 2), (0, 0)),
+    attention_heads=(1, 2),
+)
+"""Two levels of one block each: every kind of block, and a compiler is done in a fifth of the time.
+"""
+
 MODELS = {
     "sd15": SMALL,
     "sd15-inpaint": _with_unet(SMALL, in_channels=9),

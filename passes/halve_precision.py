@@ -1,11 +1,8 @@
 """f(X, W) in float32 -> float32(f(float16(X), float16(W))): a graph in half precision.
 
 Ports keep their dtypes. What half precision cannot hold stays in float32: norms (a group's sum of
-squares passes 65504), what sines are taken of (an angle's error is that of its sine), and operators
-that the caller names.
+squares passes 65504) and what sines are taken of (an angle's error is that of its sine).
 """
-
-from collections.abc import Collection
 
 import numpy as np
 import onnx_ir as ir
@@ -21,9 +18,6 @@ ANGLES = ("Cos", "Sin")
 VIEWS = ("Transpose", "Reshape", "Unsqueeze", "Squeeze", "Slice", "Mul")
 """What is made of a weight alone is cast once, at its end."""
 
-MOVES = ("Reshape", "Squeeze", "Transpose", "Unsqueeze")
-"""Operators that compute nothing: what the caller wants in float32 stays so on its way."""
-
 SIZES = ("Resize",)
 """Operators of whose inputs only the first holds numbers to compute with."""
 
@@ -31,16 +25,12 @@ FULL, HALF = ir.DataType.FLOAT, ir.DataType.FLOAT16
 
 
 class HalvePrecisionPass(Pass):
-    """Compute in float16, but for norms, angles and the operators of `wide`.
+    """Compute in float16, but for norms and angles.
 
     A graph in which nothing is computed in float32 beyond these is left as it is.
     """
 
     name = "halve-precision"
-
-    def __init__(self, wide: Collection[str] = ()) -> None:
-        super().__init__()
-        self._wide = wide
 
     def call(self, model: ir.Model) -> PassResult:
         """Rewrite in place, from the inputs on."""
@@ -50,13 +40,10 @@ class HalvePrecisionPass(Pass):
         views = _views(model)
         angles = _behind_angles(graph)
         casts: dict[tuple[ir.Value, ir.DataType], ir.Value] = {}
-        kept: set[ir.Value | None] = set()
         for node in list(graph):
             if node in views or not _computes(node):
                 continue
-            if node.op_type in self._wide or (node.op_type in MOVES and node.inputs[0] in kept):
-                kept.update(node.outputs)
-            wide = node.op_type in WIDE or node in angles or node.outputs[0] in kept
+            wide = node.op_type in WIDE or node in angles
             self._turn(graph, node, FULL if wide else HALF, casts)
         for index, output in enumerate(graph.outputs):
             if output.dtype == HALF:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from passes.attend_by_rows import AttendByRowsPass
 from passes.base import Pass, PassReport
 from passes.cap_versions import CapVersionsPass
 from passes.compute_on_pictures import ComputeOnPicturesPass
@@ -86,18 +87,24 @@ def tvm(input_shapes: InputShapes) -> Pipeline:
 
 
 def adreno(
-    input_shapes: InputShapes, *, clml: bool, half: bool, wide: Sequence[str] = ()
+    input_shapes: InputShapes, *, clml: bool, half: bool, cut: Sequence[Pass] = ()
 ) -> Pipeline:
-    """Graph -> one size for an Adreno by TVM; operators of `wide` stay in float32."""
+    """Graph -> one size for an Adreno by TVM, without what the passes of `cut` take out."""
     return Pipeline(
         [
             SpecializeSizePass(input_shapes),
             FoldTransposeChainPass(),
+            *cut,
             *([MultiplyHeadsApartPass(), ComputeOnPicturesPass()] if clml else []),
-            *([HalvePrecisionPass(wide)] if half else []),
+            *([HalvePrecisionPass()] if half else []),
             SumNormsInStagesPass(),  # of what is float32 again
         ]
     )
+
+
+def host() -> Pipeline:
+    """What was cut out of a graph of one size -> MNN, on the CPU of a phone."""
+    return Pipeline([AttendByRowsPass()])
 
 
 def sophgo(input_shapes: InputShapes, *, half: bool = True, int8: bool = False) -> Pipeline:

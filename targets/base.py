@@ -190,6 +190,7 @@ class Placement:
 
     `structures` counts graphs that differ in more than their weights, `kernels` the calls in them;
     `handed_over` and `handed_back` are the bytes that go into the graphs and come out in one run.
+    `why`: why a library that has no graphs runs what it runs.
     """
 
     library: str
@@ -199,6 +200,7 @@ class Placement:
     kernels: int
     handed_over: int
     handed_back: int
+    why: str = ""
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Placement":
@@ -219,8 +221,11 @@ class Placement:
     @property
     def sentence(self) -> str:
         """In words: ``100.0 % of 0.20 GFLOP on CLML in 132 graphs``."""
+        share = f"{self.share:.1%} of {self.operations / 1e9:.2f} GFLOP on {self.library}"
+        if self.why:
+            return f"{share}: {self.why}"
         return (
-            f"{self.share:.1%} of {self.operations / 1e9:.2f} GFLOP on {self.library} in "
+            f"{share} in "
             f"{self.graphs} graphs ({self.structures} of them different, {self.kernels} kernels); "
             f"{self.handed_over / 1e6:.1f} MB go in and {self.handed_back / 1e6:.1f} MB come out"
         )

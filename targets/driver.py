@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,9 @@ INSIDE = Path(__file__).with_name("inside")
 
 IDLE_SECONDS = 5
 """How long a driver may take to end by itself; one in the middle of an inference takes hours."""
+
+
+Compute = Callable[[Sequence[Array]], Sequence[Array]]
 
 
 @dataclass(frozen=True)
@@ -41,14 +44,21 @@ class Driver:
     """A vendor's script that serves JSON lines, and the files of arrays that go with them.
 
     `what` names it in errors: ToolchainError, whenever it refuses or stops. `described` is what it
-    said of itself when it was ready.
+    said of itself when it was ready. What it asks back in the middle of an inference, `compute`
+    answers.
     """
 
     def __init__(
-        self, what: str, argv: Sequence[str | Path], env: Mapping[str, str], folder: Path
+        self,
+        what: str,
+        argv: Sequence[str | Path],
+        env: Mapping[str, str],
+        folder: Path,
+        compute: Compute | None = None,
     ) -> None:
         self._what = what
         self._folder = folder
+        self._compute = compute
         self._log = folder / "driver.log"
         self._open = ExitStack()
         try:
@@ -67,8 +77,7 @@ class Driver:
     def run(self, inputs: Sequence[Array]) -> list[Array]:
         """One inference; arrays by position."""
         self._infer(inputs, {})
-        with np.load(self._folder / "outputs.npz") as arrays:
-            return [arrays[str(i)] for i in range(len(arrays.files))]
+        return _read(self._folder / "outputs.npz")
 
     def layers(self, inputs: Sequence[Array], wanted: Collection[str]) -> dict[str, Array]:
         """One inference; the inner tensors of these names, in the order of computation.
@@ -89,9 +98,20 @@ class Driver:
 
     def _infer(self, inputs: Sequence[Array], more: Mapping[str, Any]) -> dict[str, Any]:
         given, results = self._folder / "inputs.npz", self._folder / "outputs.npz"
-        np.savez(given, allow_pickle=False, **{str(i): a for i, a in enumerate(inputs)})
+        _write(given, inputs)
         self._ask({"inputs": str(given), "outputs": str(results), **more})
-        return self._answer()
+        while "compute" in (answer := self._answer()):
+            self._ask(self._answered(answer))
+        return answer
+
+    def _answered(self, asked: Mapping[str, str]) -> dict[str, str]:
+        """Compute what is asked back, or say why not."""
+        assert self._compute is not None, "a script asks back whose caller was not told"
+        try:
+            _write(Path(asked["results"]), self._compute(_read(Path(asked["compute"]))))
+        except ToolchainError as e:
+            return {"error": str(e)}
+        return {}
 
     def close(self) -> None:
         """End it, mid-inference if need be."""
@@ -127,6 +147,15 @@ class Driver:
         asserts = [line for line in log.splitlines() if "ASSERT" in line]
         reason = " ".join(asserts) or telling_line(log)
         raise ToolchainError(f"{self._what} stopped: {reason}")
+
+
+def _write(path: Path, arrays: Sequence[Array]) -> None:
+    np.savez(path, allow_pickle=False, **{str(i): a for i, a in enumerate(arrays)})
+
+
+def _read(path: Path) -> list[Array]:
+    with np.load(path) as arrays:
+        return [arrays[str(i)] for i in range(len(arrays.files))]
 
 
 def ordered_inputs(inputs: Mapping[str, Array], ports: Sequence[PortAt]) -> list[Array]:

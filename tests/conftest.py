@@ -37,10 +37,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @dataclass(frozen=True)
 class SmallModel:
-    """A checkpoint and a LoRA for it."""
+    """A checkpoint, a LoRA for it, and where it is needed a ControlNet."""
 
     checkpoint: Path
     lora: Path
+    controlnet: Path | None = None
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,10 @@ line {"inputs": NPZ, "outputs": NPZ} (tensors named "0", "1", ... by position) w
 it ends when its standard input does. A line may name "layers", a folder: then the tensors of
 "wanted" are written there, the first as 0.npy, and the answer has their names in order. With
 "health" the answer has of every tensor its name, how many NaN and Inf, and its peak.
+
+A network can have its caller compute a part of it: before an answer comes a line
+{"compute": NPZ, "results": NPZ}, and the next line is {} once the second file is there, or
+{"error": ...}.
 """
 
 import json
@@ -18,8 +22,11 @@ from pathlib import Path
 import numpy as np
 
 
-def serve(load):
-    """Load a network, which can `describe()` itself and `run(arrays)`, and answer for it."""
+def serve(load, *, asks_back=False):
+    """Load a network, which can `describe()` itself and `run(arrays)`, and answer for it.
+
+    With `asks_back`, `load` is given a function: arrays to those that the caller makes of them.
+    """
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     # The vendor's libraries print to standard output; only answers may go there.
     answers = os.fdopen(os.dup(1), "w")
@@ -29,8 +36,18 @@ def serve(load):
         answers.write(json.dumps(message) + "\n")
         answers.flush()
 
+    def ask_back(arrays):
+        asked, results = (str(Path(name).resolve()) for name in ("asked.npz", "results.npz"))
+        np.savez(asked, **{str(i): a for i, a in enumerate(arrays)})
+        say({"compute": asked, "results": results})
+        said = json.loads(sys.stdin.readline() or '{"error": "the caller is gone"}')
+        if "error" in said:
+            raise RuntimeError(said["error"])
+        with np.load(results) as found:
+            return [found[str(i)] for i in range(len(found.files))]
+
     try:
-        _answer(load(), say)
+        _answer(load(ask_back) if asks_back else load(), say)
     except RuntimeError as e:
         say({"error": str(e)})
     os._exit(0)  # the libraries' own clean-up crashes at times

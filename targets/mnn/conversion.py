@@ -7,6 +7,7 @@ converted with placeholders, so that what is in the files is known besides; a mo
 its weights is run.
 """
 
+import hashlib
 import shlex
 import shutil
 from collections.abc import Callable, Sequence
@@ -22,7 +23,7 @@ from converter.weights import Array
 from passes.weights import weight_places
 from targets.base import CompileJob, ToolchainError
 from targets.mnn.cost import conversion_memory, temporary
-from targets.mnn.learning import NotLearnedError, independent, learn
+from targets.mnn.learning import VERSION, NotLearnedError, independent, learn
 from targets.mnn.model import WEIGHTS_SUFFIX, Model, UnreadableModelError, read_model
 from targets.mnn.precisions import Precision
 from targets.mnn.runner import MnnRunner, Session
@@ -46,6 +47,12 @@ HUGE = 1e30
 
 SEED, SPREAD = 0, 0.05
 """Of the placeholders: random, with the standard deviation of real weights."""
+
+
+def conversion_key() -> str:
+    """Content hash of how a graph is converted and learned."""
+    steps = f"{CONVERT.read_text()}\nlearned by version {VERSION}"
+    return hashlib.sha256(steps.encode()).hexdigest()
 
 
 def convert_graph(

@@ -5,7 +5,6 @@ weights are bound to it without MNN. Where a model cannot be bound, it is conver
 weights.
 """
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import replace
@@ -29,10 +28,9 @@ from targets.base import (
     Target,
     Workload,
 )
-from targets.mnn import learning
 from targets.mnn.binding import bind
 from targets.mnn.conformance import check_folder
-from targets.mnn.conversion import CONVERT, convert_graph, unbound
+from targets.mnn.conversion import conversion_key, convert_graph, unbound
 from targets.mnn.cost import bind_cost, compile_cost
 from targets.mnn.engine import PROFILE, TOKENIZER
 from targets.mnn.model import WEIGHTS_SUFFIX
@@ -102,7 +100,6 @@ class MnnTarget(Target):
 
     def _inputs(self, job: CompileJob, weights_key: str | None) -> dict[str, str]:
         """Everything that a skeleton is made from; how it is run has no part in it."""
-        steps = f"{CONVERT.read_text()}\nlearned by version {learning.VERSION}"
         return {
             "graph": job.graph_sha256,
             "shapes": json.dumps(_shapes(job)),
@@ -110,7 +107,7 @@ class MnnTarget(Target):
             "precision": " ".join(PRECISIONS[job.precision].options),
             "pipeline": PIPELINE,
             "toolchain": f"{self._toolchain.name} {self._toolchain.version}",
-            "steps": hashlib.sha256(steps.encode()).hexdigest(),
+            "steps": conversion_key(),
         }
 
     def find_skeleton(self, job: CompileJob, weights_key: str) -> Path | None:

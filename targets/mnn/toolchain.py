@@ -26,7 +26,7 @@ class Mnn(Toolchain):
 
     name = "mnn"
     version = "3.6.1"
-    targets = ("mnn", "mnn-opencl")
+    targets = ("mnn", "mnn-opencl", "adreno-clml", "adreno-opencl")
 
     @property
     def python(self) -> Path:

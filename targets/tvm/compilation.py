@@ -16,19 +16,22 @@ from targets.base import CompileJob, ToolchainError
 from targets.machine import require_memory
 from targets.processes import ChildFailedError, run_logged
 from targets.repro import keep_repro
+from targets.tvm import host_operator
 from targets.tvm.cost import compile_memory
 from targets.tvm.kinds import Build
 from targets.tvm.parameters import take_parameters
-from targets.tvm.program import PROGRAM_FILE, Program, operations_of, ports_of
+from targets.tvm.program import PROGRAM_FILE, HostOperator, Program, operations_of, ports_of
 from targets.tvm.toolchain import Tvm
 
 INSIDE = Path(__file__).with_name("inside")
 COMPILE = INSIDE / "compile.py"
-STEPS = (COMPILE, INSIDE / "memory.py", *sorted(INSIDE.glob("clml_*.py")))
+STEPS = sorted(path for path in INSIDE.glob("*.py") if path.name != "driver.py")
 """The scripts that a skeleton is made by."""
 
 GRAPH_FILE, REQUEST_FILE, LOG_FILE = "graph.onnx", "request.json", "compile.log"
 MADE_FILE, CLML_FILE, PLACEMENT_FILE = "made.json", "clml.json", "placement.json"
+
+ALL_GENERATED = "its kernels are generated, for all that the host does not run"
 
 
 def steps_key() -> str:
@@ -45,13 +48,16 @@ def compile_graph(
     folder: Path,
     progress: Progress,
     *,
-    clml: bool,
+    library: str | None,
+    host: HostOperator | None = None,
 ) -> None:
     """Fill `folder` with the libraries for a graph of one size, and its `program.json`.
 
-    Raises ToolchainError, and InputError where it does not fit into memory.
+    `library` is the kind's, `host` what was cut out of the graph. Raises ToolchainError, and
+    InputError where it does not fit into memory.
     """
-    inputs, operations = ports_of(graph.graph.inputs), operations_of(graph)
+    inputs, outputs = ports_of(graph.graph.inputs), ports_of(graph.graph.outputs)
+    operations = operations_of(graph)
     require_memory(compile_memory(len(weights_of(graph))), f"to compile {job.label}")
     parameters = {p.name: p for p in take_parameters(graph)}
     work = folder / "work"
@@ -61,7 +67,8 @@ def compile_graph(
         "graph": GRAPH_FILE,
         "inputs": len(inputs),
         "parameters": list(parameters),
-        "clml": clml,
+        "clml": library == "CLML",
+        "host": None if host is None else host_operator.request(host),
         "builds": [build.request() for build in builds],
     }
     (work / REQUEST_FILE).write_text(json.dumps(request))
@@ -69,18 +76,24 @@ def compile_graph(
     _run(toolchain, target, job, argv, work, progress)
     made = json.loads((work / MADE_FILE).read_text())
     constants = dict.fromkeys(name for g in made["graphs"] for name in g["constants"])
+    if host is not None:
+        inputs, outputs, operations = inputs[:-1], outputs[:-1], operations + host.operations
     Program(
         inputs,
-        ports_of(graph.graph.outputs),
+        outputs,
         tuple(parameters[name] for name in made["parameters"]),
         tuple(parameters[name] for name in constants),
         operations,
         made["activations"],
         made["pool"],
+        host,
     ).save(folder / PROGRAM_FILE)
-    if clml:
+    if library == "CLML":
         (folder / CLML_FILE).write_text(json.dumps(made["graphs"], separators=(",", ":")))
-        (folder / PLACEMENT_FILE).write_text(json.dumps({"library": "CLML", **made["report"]}))
+    if library is not None:
+        why = "" if library == "CLML" else ALL_GENERATED
+        placement = {"library": library, "why": why, **made["report"]}
+        (folder / PLACEMENT_FILE).write_text(json.dumps(placement))
     for name in (*(build.library for build in builds), LOG_FILE):
         (work / name).rename(folder / name)
     shutil.rmtree(work)

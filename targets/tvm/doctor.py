@@ -58,7 +58,7 @@ def _try(toolchain: Tvm, name: str) -> Iterator[Proof]:
         job = CompileJob("micro", folder, "", (), None, 1, "f32")
         try:
             graph = _graph()
-            compile_graph(toolchain, name, job, graph, builds, folder, silent, clml=kind.clml)
+            compile_graph(toolchain, name, job, graph, builds, folder, silent, library=kind.library)
         except ToolchainError as e:
             yield Proof(f"compile for {name}", False, str(e))
             return

@@ -37,14 +37,22 @@ class Build:
 
 @dataclass(frozen=True)
 class Kind:
-    """One target. The first of `builds` is what an artifact is named after."""
+    """One target. The first of `builds` is what an artifact is named after.
+
+    `library` is what a phone's GPU computes with: CLML where it can, or OpenCL alone.
+    """
 
     name: str
     summary: str
     chip: str | None
     precisions: tuple[str, ...]
-    clml: bool = False
+    library: str | None = None
     unproven: str | None = None
+
+    @property
+    def clml(self) -> bool:
+        """Whether CLML has a part."""
+        return self.library == "CLML"
 
     def builds(self, precision: str) -> tuple[Build, ...]:
         """The libraries of one program."""
@@ -63,20 +71,22 @@ KINDS = {
         Kind("tvm", "one library per component and size; the CPU of this machine", None, ("f32",)),
         Kind(
             "adreno-clml",
-            "phones with an Adreno: convolutions, products, attention on CLML, the rest in OpenCL; "
-            "a twin runs here",
+            "phones with an Adreno: convolutions, products, attention on CLML, the rest in OpenCL, "
+            "a VAE's attention by MNN; a twin runs here",
             "adreno",
             ("f16", "f32"),
-            clml=True,
+            library="CLML",
             unproven="a twin ran here, with CLML's graphs computed by their definition: CLML's own "
             "arithmetic and limits, float16 in OpenCL and speed are for a phone to prove ('sdconv "
             "adreno runner' writes the test)",
         ),
         Kind(
             "adreno-opencl",
-            "phones with an Adreno: all of it in OpenCL; a twin runs here",
+            "phones with an Adreno: all of it in OpenCL, but a VAE's attention by MNN; a twin runs "
+            "here",
             "adreno",
             ("f16", "f32"),
+            library="OpenCL",
             unproven="a twin ran here: float16 in OpenCL and speed are for a phone to prove "
             "('sdconv adreno runner' writes the test)",
         ),

@@ -1,7 +1,8 @@
 """What must be resident on a phone while a stage runs, and whether it has the room.
 
 Weights are counted twice where they are loaded: as the file's bytes of the largest graph on their
-way, and as CLML's or OpenCL's own. What the system and the driver take is assumed, not measured.
+way, and as CLML's or OpenCL's own. What MNN takes for a part of a program is among its weights and
+tensors. What the system and the driver take is assumed, not measured.
 """
 
 from collections.abc import Iterable, Sequence
@@ -13,6 +14,7 @@ from targets.manifest import Manifest
 from targets.mnn.model import WEIGHTS_SUFFIX
 from targets.tvm.binding import place
 from targets.tvm.compilation import CLML_FILE
+from targets.tvm.host_operator import MODEL, weights_file
 from targets.tvm.program import PROGRAM_FILE, Program
 
 SYSTEM = {12: 5.0e9, 16: 6.0e9}
@@ -96,10 +98,13 @@ def _resident(folder: Path, artifact: Artifact) -> Resident:
     parameters = {p.name: p for p in (*program.parameters, *program.constants)}
     places = place(parameters)
     graphs = path.parent / f"{artifact.size or 'any'}.{CLML_FILE}"
+    part = weights_file(path.parent / f"{artifact.size or 'any'}.{MODEL}")
+    on_host = part.stat().st_size if program.host is not None else 0
+    host = 0 if program.host is None else program.host.memory
     return Resident(
         artifact,
-        weights=sum(p.nbytes for p in places.values()),
-        activations=program.activations + program.pool,
+        weights=sum(p.nbytes for p in places.values()) + on_host,
+        activations=program.activations + program.pool + host,
         loading=_largest_graph(graphs, {name: p.nbytes for name, p in places.items()}),
         runtime=round(DRIVER),
     )

@@ -1,8 +1,8 @@
 """What a phone needs to run artifacts and to say whether it does so rightly.
 
 A folder with TVM's build options, a program that loads and runs, scripts that build and push, and a
-self-test: every form of CLML kernel that is used, alone, and every component whole, with known
-answers. Weights are hard links to the artifacts' own.
+self-test: every form of CLML kernel that is used, and what MNN computes, alone, and every component
+whole, with known answers. Weights are hard links to the artifacts' own.
 """
 
 import json
@@ -21,8 +21,9 @@ from targets.base import Artifact, Target
 from targets.manifest import Manifest
 from targets.tvm.binding import DATA_FILE, read_index
 from targets.tvm.compilation import CLML_FILE
+from targets.tvm.host_operator import MODEL, SYMBOL, open_part, weights_file
 from targets.tvm.inside import clml_reference
-from targets.tvm.program import PROGRAM_FILE, Program
+from targets.tvm.program import PROGRAM_FILE, HostOperator, Program
 
 PHONE = Path(__file__).with_name("phone")
 
@@ -46,6 +47,7 @@ def write_phone_bundle(
     if output.exists() and any(output.iterdir()) and not (output / "run.cc").is_file():
         raise InputError(f"{output}: holds something else: name a new folder")
     output.mkdir(parents=True, exist_ok=True)
+    (output / "kernels").mkdir(exist_ok=True)
     for file in PHONE.iterdir():
         shutil.copy2(file, output / file.name)
     names = []
@@ -79,6 +81,11 @@ def _write_program(
     inputs = {port.name: _random(port.shape, port.dtype) for port in program.inputs}
     with target.open(artifact, manifest.folder) as runner:
         outputs = runner.infer(inputs)
+    models = []
+    if program.host is not None:
+        part = home / f"{stem}.{MODEL}"
+        _write_part(program.host, part, folder.parents[1] / "kernels" / f"attention-{folder.name}")
+        models.append(_model(program.host, part, folder))
     link_or_copy(manifest.folder / artifact.path, folder / "library.tar")
     link_or_copy(home / DATA_FILE, folder / DATA_FILE)
     run = {
@@ -86,6 +93,7 @@ def _write_program(
         "parameters_file": DATA_FILE,
         "parameters": [_place(index[p.name]) for p in program.parameters],
         "graphs": [_graph(g, index) for g in graphs],
+        "models": models,
         "inputs": [_save(folder, name, array) for name, array in inputs.items()],
         "outputs": [
             {**_save(folder, name, array), "psnr_db": PROGRAM_DB[artifact.precision]}
@@ -94,6 +102,36 @@ def _write_program(
     }
     write_json(folder / "run.json", run)
     return graphs
+
+
+def _model(host: HostOperator, part: Path, folder: Path) -> dict[str, Any]:
+    """Put MNN's model and its weights into `folder` and describe it."""
+    link_or_copy(part, folder / MODEL)
+    link_or_copy(weights_file(part), weights_file(folder / MODEL))
+    return {
+        "symbol": SYMBOL,
+        "model": MODEL,
+        "weights_nbytes": weights_file(part).stat().st_size,
+        "takes": host.takes.name,
+        "gives": host.gives.name,
+    }
+
+
+def _write_part(host: HostOperator, part: Path, folder: Path) -> None:
+    """What MNN computes of a program, alone, with a random input and what it must give."""
+    given = _random(host.takes.shape, host.takes.dtype)
+    with open_part(part) as runner:
+        answer = runner.infer({host.takes.name: given})[host.gives.name]
+    run = {
+        "library": "",
+        "parameters_file": "",
+        "parameters": [],
+        "graphs": [],
+        "models": [_model(host, part, folder)],
+        "inputs": [_save(folder, host.takes.name, given)],
+        "outputs": [{**_save(folder, host.gives.name, answer), "psnr_db": PROGRAM_DB["f32"]}],
+    }
+    write_json(folder / "run.json", run)
 
 
 def _graph(graph: Mapping[str, Any], index: Mapping[str, Any]) -> dict[str, Any]:
@@ -213,6 +251,7 @@ def _write_kernel(form: str, graph: Mapping[str, Any], folder: Path) -> None:
         "parameters_file": DATA_FILE,
         "parameters": [],
         "graphs": [{"symbol": symbol, "graph": text, "constants": places}],
+        "models": [],
         "inputs": [_save(folder, name, array) for name, array in inputs.items()],
         "outputs": [{**_save(folder, "answer", answer), "psnr_db": KERNEL_DB}],
     }

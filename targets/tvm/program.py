@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,32 @@ PROGRAM_FILE = "program.json"
 
 
 @dataclass(frozen=True)
+class HostOperator:
+    """A function of the host, from one tensor to one: see `targets.tvm.host_operator`.
+
+    `operations` is what of the program's own it does, `memory` the bytes of its tensors at most.
+    """
+
+    takes: PortAt
+    gives: PortAt
+    operations: int
+    memory: int
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "HostOperator":
+        """Read what `dataclasses.asdict` wrote."""
+        ports = {name: PortAt.from_json(data[name]) for name in ("takes", "gives")}
+        return cls(**{**data, **ports})
+
+
+@dataclass(frozen=True)
 class Program:
     """The tensors that a library's `main` takes and gives.
 
     It takes `inputs`, then `parameters`; `constants` are the weights of CLML's graphs. `operations`
     are the additions and multiplications of one run's convolutions and matrix products. Its tensors
-    take `activations` bytes at most, and those inside of one of CLML's graphs `pool` more.
+    take `activations` bytes at most, and those inside of one of CLML's graphs `pool` more. `host`
+    is what it has the host compute.
     """
 
     inputs: tuple[PortAt, ...]
@@ -31,6 +51,7 @@ class Program:
     operations: int
     activations: int
     pool: int
+    host: HostOperator | None = None
 
     def save(self, path: Path) -> None:
         """Write it as JSON."""
@@ -48,6 +69,7 @@ class Program:
             data["operations"],
             data["activations"],
             data["pool"],
+            HostOperator.from_json(data["host"]) if data.get("host") else None,
         )
 
 

@@ -14,9 +14,10 @@ from typing import Any
 
 from converter.weights import Array
 from targets.base import Runner, ToolchainError
-from targets.driver import Driver, ordered_inputs
+from targets.driver import Compute, Driver, ordered_inputs
 from targets.machine import Machine
 from targets.tvm.binding import DATA_FILE, read_index
+from targets.tvm.host_operator import SYMBOL, open_part
 from targets.tvm.parameters import Parameter
 from targets.tvm.program import Program
 from targets.tvm.toolchain import Tvm
@@ -26,13 +27,17 @@ DRIVER = Path(__file__).with_name("inside") / "driver.py"
 
 @dataclass(frozen=True)
 class Loaded:
-    """The files of a program that is to run here. `plugin` gives TVM the device, if need be."""
+    """The files of a program that is to run here. `plugin` gives TVM the device, if need be.
+
+    `part` is the model that the host runs in between.
+    """
 
     program: Path
     library: Path
     graphs: Path | None
     device: str = "cpu"
     plugin: Path | None = None
+    part: Path | None = None
 
 
 class TvmRunner(Runner):
@@ -50,6 +55,7 @@ class TvmRunner(Runner):
             "parameters": _places(home, program.parameters),
             "constants": _places(home, program.constants),
             "graphs": None if loaded.graphs is None else str(loaded.graphs.absolute()),
+            "host": None if program.host is None else SYMBOL,
         }
         self._open = ExitStack()
         try:
@@ -57,11 +63,20 @@ class TvmRunner(Runner):
             wanted = folder / "program.json"
             wanted.write_text(json.dumps(described))
             env = {**toolchain.env(), "TVM_NUM_THREADS": str(Machine.here().cores)}
-            self._driver = Driver("TVM", [toolchain.python, DRIVER, wanted], env, folder)
+            argv: list[str | Path] = [toolchain.python, DRIVER, wanted]
+            compute = self._open_part(program, loaded.part)
+            self._driver = Driver("TVM", argv, env, folder, compute)
             self._open.callback(self._driver.close)
         except BaseException:
             self.close()
             raise
+
+    def _open_part(self, program: Program, model: Path | None) -> Compute | None:
+        """What answers when the program calls the host."""
+        if program.host is None or model is None:
+            return None
+        host, runner = program.host, self._open.enter_context(open_part(model))
+        return lambda arrays: [runner.infer({host.takes.name: arrays[0]})[host.gives.name]]
 
     @property
     def device(self) -> str:

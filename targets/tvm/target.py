@@ -10,10 +10,12 @@ from pathlib import Path
 
 from converter.cache import SKELETONS, Cache
 from converter.cost import Cost
+from converter.errors import InputError
 from converter.files import blake3_of, link_or_copy
 from converter.progress import Event, Progress
 from converter.weights import WeightSource
 from passes import pipelines
+from passes.cut_out_attention import CutOutAttentionPass
 from passes.linked_weights import read_graph
 from passes.pipelines import Pipeline
 from targets.base import (
@@ -28,6 +30,13 @@ from targets.base import (
 from targets.tvm.binding import DATA_FILE, INDEX_FILE, write_parameters
 from targets.tvm.compilation import CLML_FILE, PLACEMENT_FILE, compile_graph, steps_key
 from targets.tvm.cost import bind_cost, compile_cost, run_cost
+from targets.tvm.host_operator import (
+    MODEL,
+    bind_part,
+    convert_key,
+    convert_part,
+    weights_file,
+)
 from targets.tvm.kinds import KINDS
 from targets.tvm.opencl_device import opencl_device
 from targets.tvm.parameters import Parameter
@@ -37,11 +46,8 @@ from targets.tvm.toolchain import Tvm
 
 ANY_SIZE = "any"
 
-PIPELINE = "tvm 2"
+PIPELINE = "tvm 3"
 """Raise the number whenever a pipeline would make another graph of the same input."""
-
-FULL_ATTENTION = ("Gemm", "Softmax")
-"""The operators of a VAE's attention, whose scores pass what float16 holds."""
 
 
 class TvmTarget(Target):
@@ -73,7 +79,15 @@ class TvmTarget(Target):
 
         def build(folder: Path) -> None:
             self._toolchain.check_ready()
-            graph = self._pipeline(job).run(read_graph(job.graph)).model
+            cut = CutOutAttentionPass()
+            graph = self._pipeline(job, cut).run(read_graph(job.graph)).model
+            if cut.report.refusals and job.precision == "f16":
+                raise InputError(
+                    f"{job.label}: its attention passes what float16 holds, and cannot be handed "
+                    f"to the host ({cut.report.refusals[0].reason}): compile with --precision "
+                    f"{job.component}=f32"
+                )
+            host = None if cut.part is None else convert_part(cut.part, job, folder, progress)
             builds = self._kind.builds(job.precision)
             compile_graph(
                 self._toolchain,
@@ -83,24 +97,25 @@ class TvmTarget(Target):
                 builds,
                 folder,
                 progress,
-                clml=self._kind.clml,
+                library=self._kind.library,
+                host=host,
             )
 
         made = Cache(SKELETONS).make(f"{job.label} for {self.name}", self._inputs(job), build)
         progress(Event(stage, 1.0, f"{job.label}: {made.why}"))
         return Skeleton(job, made.key, made.path, None, None, made.reused, made.why)
 
-    def _pipeline(self, job: CompileJob) -> Pipeline:
+    def _pipeline(self, job: CompileJob, cut: CutOutAttentionPass) -> Pipeline:
         shapes = dict(job.input_shapes)
         if self.chip is None:
             return pipelines.tvm(shapes)
-        vae = job.component.startswith("vae")
-        return pipelines.adreno(
-            shapes,
-            clml=self._kind.clml,
-            half=job.precision == "f16",
-            wide=FULL_ATTENTION if vae else (),
-        )
+        half = job.precision == "f16"
+        mine = (cut,) if self._has_part(job.component) else ()
+        return pipelines.adreno(shapes, clml=self._kind.clml, half=half, cut=mine)
+
+    def _has_part(self, component: str) -> bool:
+        """Whether the host runs a component's attention, if it has one."""
+        return self.chip is not None and component.startswith("vae")
 
     def _inputs(self, job: CompileJob) -> dict[str, str]:
         """Everything that a skeleton is made from."""
@@ -113,6 +128,7 @@ class TvmTarget(Target):
             "toolchain": f"{self._toolchain.name} {self._toolchain.version}",
             "steps": steps_key(),
             "compiled for": json.dumps([self.name, builds]),
+            **({"host": convert_key()} if self._has_part(job.component) else {}),
         }
 
     def find_skeleton(self, job: CompileJob, weights_key: str) -> Path | None:
@@ -156,12 +172,19 @@ class TvmTarget(Target):
         every = (p for one in programs for p in (*one.parameters, *one.constants))
         parameters: dict[str, Parameter] = {p.name: p for p in every}
         changed = write_parameters(parameters, weights, home, progress, f"bind {component}")
-        return [self._place(s, weights, home, folder, changed) for s in skeletons]
+        return [self._place(s, weights, folder, progress, changed=changed) for s in skeletons]
 
     def _place(
-        self, skeleton: Skeleton, weights: WeightSource, home: Path, folder: Path, changed: bool
+        self,
+        skeleton: Skeleton,
+        weights: WeightSource,
+        folder: Path,
+        progress: Progress,
+        *,
+        changed: bool,
     ) -> Artifact:
         job = skeleton.job
+        home = folder / self.name / job.component
         names = [build.library for build in self._kind.builds(job.precision)]
         names += [PROGRAM_FILE, *([CLML_FILE] if self._kind.clml else [])]
         placed = [home / _name(job, name) for name in names]
@@ -170,6 +193,10 @@ class TvmTarget(Target):
                 link_or_copy(skeleton.path / name, path)
                 changed = True
         files = (*placed[1:], home / DATA_FILE, home / INDEX_FILE)
+        if Program.load(skeleton.path / PROGRAM_FILE).host is not None:
+            part = home / _name(job, MODEL)
+            changed |= bind_part(skeleton, weights, part, progress)
+            files += (part, weights_file(part))
         return Artifact(
             component=job.component,
             target=self.name,
@@ -190,7 +217,7 @@ class TvmTarget(Target):
         )
 
     def placement(self, skeleton: Skeleton) -> Placement | None:
-        """What CLML runs of a skeleton; None where it runs nothing."""
+        """What of a skeleton runs where on a phone; None where it is for none."""
         path = skeleton.path / PLACEMENT_FILE
         return Placement.from_json(json.loads(path.read_text())) if path.is_file() else None
 
@@ -206,6 +233,7 @@ class TvmTarget(Target):
             graphs=home / f"{stem}.{CLML_FILE}" if self._kind.clml else None,
             device=str(build.runner),
             plugin=opencl_device(self._toolchain) if build.runner == "opencl" else None,
+            part=home / f"{stem}.{MODEL}",
         )
         return TvmRunner(self._toolchain, loaded)
 

@@ -7,12 +7,18 @@ from pathlib import Path
 
 import pytest
 
+from converter.adapters.choice import AdapterChoice
+from converter.bundle import Bundle
+from converter.export import ExportRequest, export
 from converter.progress import silent
+from examples.random_checkpoint import write_checkpoint, write_controlnet, write_lora
+from examples.small_models import SHALLOW
 from targets.base import ToolchainError
 from targets.environments import RECORD_FILE
 from targets.sophgo.target import SophgoTarget
 from targets.sophgo.toolchain import TpuMlir
 from targets.toolchains import find_python
+from tests.conftest import SmallModel
 from tests.targets.fake_compiler import MLIR
 from tests.targets.sophgo_jobs import Weights, random_values
 
@@ -44,6 +50,33 @@ def tpu_mlir() -> TpuMlir:
             pytest.skip(f"tpu-mlir cannot be installed here: {e}")
         toolchain.install(silent)
     return toolchain
+
+
+@pytest.fixture(scope="session")
+def shallow_model(tmp_path_factory: pytest.TempPathFactory) -> SmallModel:
+    """Two levels of SD1.5, for what is compiled for real: a checkpoint, a LoRA, a ControlNet."""
+    folder = tmp_path_factory.mktemp("shallow")
+    files = [folder / f"{name}.safetensors" for name in ("shallow", "lora", "controlnet")]
+    model = SmallModel(*files)
+    assert SHALLOW.unet is not None and model.controlnet is not None
+    write_checkpoint(model.checkpoint, SHALLOW)
+    write_lora(model.lora, SHALLOW)
+    write_controlnet(model.controlnet, SHALLOW.unet)
+    return model
+
+
+@pytest.fixture(scope="session")
+def shallow_bundle(shallow_model: SmallModel, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """Profile sd-lcm-tpu, with a ControlNet, one LoRA merged at 0.8."""
+    assert shallow_model.controlnet is not None
+    request = ExportRequest(
+        shallow_model.checkpoint,
+        tmp_path_factory.mktemp("bundle-shallow"),
+        (AdapterChoice(shallow_model.lora, 0.8),),
+        profile="sd-lcm-tpu",
+        parts={"controlnet": shallow_model.controlnet},
+    )
+    return export(request)
 
 
 @pytest.fixture

@@ -81,9 +81,10 @@ def test_the_doctor_finds_the_toolchain_well(
 
 
 def test_both_sizes_of_a_unet_compute_what_torch_computes(
-    tpu_mlir: TpuMlir, small_bundle: Bundle, tmp_path: Path
+    tpu_mlir: TpuMlir, shallow_bundle: Bundle, tmp_path: Path
 ) -> None:
-    request = CompileRequest(small_bundle.folder, "bm1684x", SIZES, tmp_path, components=("unet",))
+    folder = shallow_bundle.folder
+    request = CompileRequest(folder, "bm1684x", SIZES, tmp_path, components=("unet",))
     artifacts = compile_bundle(request).artifacts
     assert len({artifact.path for artifact in artifacts}) == 1
     target = SophgoTarget()
@@ -93,7 +94,7 @@ def test_both_sizes_of_a_unet_compute_what_torch_computes(
         assert estimate is not None
         assert estimate > 1
         with target.open(artifact, tmp_path) as runner:
-            assert relative_error(small_bundle, artifact, runner) < LIMITS["f16"]
+            assert relative_error(shallow_bundle, artifact, runner) < LIMITS["f16"]
 
 
 def test_text_encoder_and_autoencoder(

@@ -8,7 +8,6 @@ from benchmarks.sophgo_bytes import bound, same_but_time, whole
 from converter.bundle import Bundle
 from converter.progress import silent
 from converter.sizes import Size
-from examples.mini.score import CONTROLLED, FILES
 from targets.compile import CompileRequest, jobs_of
 from targets.sophgo.target import SophgoTarget
 from targets.sophgo.toolchain import TpuMlir
@@ -36,26 +35,26 @@ CASES = [
 """F32 of the larger ones would take minutes to compile and shows nothing else."""
 
 
-@pytest.fixture(scope="module")
-def miniature(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return CONTROLLED.export(FILES, tmp_path_factory.mktemp("miniature"))
-
-
 @pytest.mark.parametrize(("chip", "component", "precision"), CASES)
 def test_a_bound_file_is_the_one_that_compiling_with_its_weights_gives(
-    chip: str, component: str, precision: str, tpu_mlir: TpuMlir, miniature: Bundle, tmp_path: Path
+    chip: str,
+    component: str,
+    precision: str,
+    tpu_mlir: TpuMlir,
+    shallow_bundle: Bundle,
+    tmp_path: Path,
 ) -> None:
     """All but `Model.time`, when the compiler finished; the check code is that of the weights."""
     request = CompileRequest(
-        miniature.folder,
+        shallow_bundle.folder,
         chip,
         (Size(64, 64),),
         precision={component: precision},
         components=(component,),
     )
     target = SophgoTarget(chip)
-    ((job,),) = jobs_of(request, miniature, target).values()
-    weights = miniature.weights(component)
+    ((job,),) = jobs_of(request, shallow_bundle, target).values()
+    weights = shallow_bundle.weights(component)
     ours = bound(target, job, weights, tmp_path / "bound", silent)
     theirs = whole(target, job, weights, tmp_path / "whole", silent)
     assert same_but_time(ours, theirs)

@@ -12,8 +12,8 @@ from converter.bundle import Bundle
 from converter.export import ExportRequest, export
 from converter.files import blake3_of
 from converter.sizes import Size
-from examples.random_checkpoint import write_checkpoint, write_controlnet
-from examples.small_models import MODELS, SMALL
+from examples.random_checkpoint import write_checkpoint
+from examples.small_models import SHALLOW_SDXL
 from sdconv.main import run
 from targets.base import Artifact
 from targets.compile import CompileRequest, compile_bundle
@@ -31,16 +31,13 @@ pytestmark = pytest.mark.slow
 
 def test_the_originals_commands_give_a_set_that_its_host_loads(
     tpu_mlir: TpuMlir,
-    small_model: SmallModel,
+    shallow_model: SmallModel,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    controlnet, exported = tmp_path / "controlnet.safetensors", tmp_path / "name"
-    artifacts = tmp_path / "models"
-    assert SMALL.unet is not None
-    write_controlnet(controlnet, SMALL.unet)
-    command = ["export", "-u", str(small_model.checkpoint), "-l", str(small_model.lora)]
-    command += ["-c", str(controlnet), "-b", "1", "-v", "sd15", "-o", str(exported)]
+    exported, artifacts = tmp_path / "name", tmp_path / "models"
+    command = ["export", "-u", str(shallow_model.checkpoint), "-l", str(shallow_model.lora)]
+    command += ["-c", str(shallow_model.controlnet), "-b", "1", "-v", "sd15", "-o", str(exported)]
     assert run(command) == 0
     command = ["compile", "-n", str(exported), "-o", str(artifacts)]
     command += ["-s", "64", "64", "128", "64", "-b", "1", "-v", "sd15"]
@@ -80,7 +77,7 @@ def test_the_originals_commands_give_a_set_that_its_host_loads(
 
 def test_a_set_for_the_demo_of_sdxl_is_one_that_it_loads(tpu_mlir: TpuMlir, tmp_path: Path) -> None:
     checkpoint, artifacts = tmp_path / "sdxl.safetensors", tmp_path / "BM1684X"
-    write_checkpoint(checkpoint, MODELS["sdxl"])
+    write_checkpoint(checkpoint, SHALLOW_SDXL)
     bundle = export(ExportRequest(checkpoint, tmp_path / "bundle", profile="sophon-demo"))
     request = CompileRequest(bundle.folder, "bm1684x", (Size(64, 64),), artifacts)
     manifest = compile_bundle(request)

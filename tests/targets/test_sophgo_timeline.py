@@ -127,9 +127,9 @@ def test_as_counted_cycle_by_cycle(drawn: list[tuple[int, str, int, int]]) -> No
 
 
 @pytest.mark.slow
-def test_a_real_unet_adds_up(tpu_mlir: TpuMlir, small_bundle: Bundle, tmp_path: Path) -> None:
+def test_a_real_unet_adds_up(tpu_mlir: TpuMlir, shallow_bundle: Bundle, tmp_path: Path) -> None:
     request = CompileRequest(
-        small_bundle.folder, "bm1684x", (Size(64, 64),), tmp_path, components=("unet",)
+        shallow_bundle.folder, "bm1684x", (Size(64, 64),), tmp_path, components=("unet",)
     )
     (artifact,) = compile_bundle(request).artifacts
     told = artifact.estimate
@@ -144,7 +144,7 @@ def test_a_real_unet_adds_up(tpu_mlir: TpuMlir, small_bundle: Bundle, tmp_path: 
     kinds = {layer.kind for layer in told.layers}
     assert {"convolution", "matrix product", "softmax", "group norm", "load", "store"} <= kinds
     record = stage_record(tmp_path / artifact.path, artifact.key)
-    assert told.operations == record.cycle_model.flops > 10**8
+    assert told.operations == record.cycle_model.flops > 10**7
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """TVM's targets against torch: every component of a small model, on whatever can run here."""
 
 import json
+import os
 import struct
 import subprocess
 import tarfile
@@ -16,11 +17,14 @@ from converter.modules import load_module
 from converter.progress import silent
 from converter.sizes import Size
 from converter.weights import Array
+from passes.cut_out_attention import GIVES
 from targets.base import Artifact
 from targets.compile import CompileRequest, compile_bundle
 from targets.manifest import Manifest
+from targets.mnn.toolchain import Mnn
 from targets.registry import get_target
 from targets.tvm.compilation import CLML_FILE
+from targets.tvm.host_operator import MODEL, weights_file
 from targets.tvm.opencl_device import opencl_device, wheel_flags
 from targets.tvm.phone_bundle import PHONE, write_phone_bundle
 from targets.tvm.runner import TvmRunner
@@ -28,22 +32,24 @@ from targets.tvm.toolchain import Tvm
 
 pytestmark = pytest.mark.slow
 
-SIZE = Size(64, 64)
+SIZE, TINY = Size(64, 64), Size(16, 16)
 TOLERANCE = 2e-5
 """Two runs of float32 arithmetic in different orders, relative to the largest value."""
 ELF_FOR_AARCH64 = (b"\x7fELF", 1, 183)
 """What an object file begins with: magic, relocatable, machine."""
+STAND_IN = Path(__file__).with_name("mnn_stand_in")
+RUN_ONCE = Path(__file__).parent / "mnn" / "inside" / "run_once.py"
 HALF = 2e-2
 """Of float16, with 11 bits, after a whole network: 35 dB, the floor of its verdict."""
 
 
 @pytest.fixture(scope="module")
 def tvm() -> Tvm:
-    """The installed toolchain; installs it if it is not there."""
-    toolchain = Tvm()
-    toolchain.install(silent)
-    assert toolchain.problem() is None
-    return toolchain
+    """The installed toolchain, and MNN for what the host runs; installs them where they are not."""
+    for toolchain in (Mnn(), Tvm()):
+        toolchain.install(silent)
+        assert toolchain.problem() is None
+    return Tvm()
 
 
 def random_inputs(interface: Interface, size: Size | None) -> dict[str, Array]:
@@ -80,13 +86,18 @@ def error(bundle: Bundle, artifact: Artifact, folder: Path, device: str | None =
 
 
 def compiled(
-    bundle: Bundle, folder: Path, target: str, precision: str, *components: str
+    bundle: Bundle,
+    folder: Path,
+    target: str,
+    precision: str,
+    *components: str,
+    size: Size = SIZE,
 ) -> Manifest:
     names = components or tuple(bundle.components)
     request = CompileRequest(
         bundle.folder,
         target,
-        (SIZE,),
+        (size,),
         folder,
         dict.fromkeys(names, precision),
         components=components or None,
@@ -123,10 +134,20 @@ def test_clmls_graphs_by_definition_and_the_rest_in_opencl(
 
 @pytest.mark.parametrize("target", ["adreno-clml", "adreno-opencl"])
 def test_half_precision(tvm: Tvm, diffusers_bundle: Bundle, tmp_path: Path, target: str) -> None:
+    """And the host runs the attention of a VAE."""
     del tvm
     part = "vae_decoder" if target == "adreno-clml" else "text_encoder"
     (artifact,) = compiled(diffusers_bundle, tmp_path, target, "f16", part).artifacts
     assert error(diffusers_bundle, artifact, tmp_path) < HALF
+    assert artifact.placement is not None
+    hosted = [row for row in artifact.placement.rows if row.operations and row.where == "the host"]
+    assert [row.operator for row in hosted] == (["attention"] if part == "vae_decoder" else [])
+    assert artifact.placement.library == ("CLML" if target == "adreno-clml" else "OpenCL")
+    rest = sum(row.operations for row in hosted) / artifact.placement.operations
+    assert artifact.placement.share == pytest.approx(1 - rest)
+    model = f"{target}/{part}/{SIZE}.{MODEL}"
+    assert (model in artifact.files) == (part == "vae_decoder")
+    assert (f"{model}.weight" in artifact.files) == (part == "vae_decoder")
     with tarfile.open(tmp_path / artifact.path) as objects:
         headers = [member.read(20) for name in objects if (member := objects.extractfile(name))]
     assert len(headers) == 2
@@ -135,16 +156,21 @@ def test_half_precision(tvm: Tvm, diffusers_bundle: Bundle, tmp_path: Path, targ
 
 @pytest.fixture(scope="module")
 def program(tvm: Tvm, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The phone's program for this machine; the library in PLUGIN gives it what the phone has."""
+    """The phone's program for this machine; the library in PLUGIN gives it what the phone has.
+
+    MNN's headers are no part of its wheel: what stands in for them has MNN's Python answer.
+    """
     path = tmp_path_factory.mktemp("phone") / "run"
     command: list[str | Path] = [str(tvm.compiler), "-std=c++17", PHONE / "run.cc", "-o", path]
+    command += ["-DSDCONV_MNN", f"-I{STAND_IN}"]
     command += ['-DSDCONV_PLUGIN=getenv("PLUGIN")', "-Wl,--no-as-needed", *wheel_flags(tvm), "-ldl"]
     subprocess.run(command, check=True)
     return path
 
 
 def verdict(tvm: Tvm, program: Path, plugin: Path, *folders: Path) -> tuple[int, str]:
-    env = {**tvm.env(), "PLUGIN": str(plugin)}
+    answer = f"{Mnn().python} {RUN_ONCE}"
+    env = {**tvm.env(), "PLUGIN": str(plugin), "ANSWER": answer}
     command = [program, *folders]
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     return done.returncode, done.stdout.splitlines()[-1]
@@ -155,15 +181,25 @@ def test_the_phones_program_tells_right_from_wrong(
 ) -> None:
     """Built for this machine, with its OpenCL in the place of the phone's."""
     plugin = opencl_device(tvm)
-    manifest = compiled(diffusers_bundle, tmp_path, "adreno-opencl", "f32", "text_encoder")
+    manifest = compiled(
+        diffusers_bundle, tmp_path, "adreno-opencl", "f32", "vae_decoder", size=TINY
+    )
     phone = tmp_path / "phone"
     (name,) = write_phone_bundle(manifest, get_target("adreno-opencl"), phone, silent)
-    folder = phone / "programs" / name
-    (tmp_path / manifest.artifacts[0].path).with_name("any.opencl.so").rename(folder / "library.so")
-    assert verdict(tvm, program, plugin, folder) == (0, "pass: 1 of 1 agree")
-    answer = folder / "last_hidden_state.qfp32"
+    part, whole = phone / "kernels" / f"attention-{name}", phone / "programs" / name
+    library = (tmp_path / manifest.artifacts[0].path).with_name(f"{TINY}.opencl.so")
+    library.rename(whole / "library.so")
+    assert verdict(tvm, program, plugin, part, whole) == (0, "pass: 2 of 2 agree")
+    answer = part / f"{GIVES}.qfp32"
     answer.write_bytes(np.full(answer.stat().st_size // 4, 0.5, np.float32).tobytes())
-    assert verdict(tvm, program, plugin, folder) == (1, "FAIL: 0 of 1 agree")
+    assert verdict(tvm, program, plugin, part) == (1, "FAIL: 0 of 1 agree")
+    sources = {"TVM_SOURCE": "tvm", "ANDROID_NDK": "ndk", "PATH": os.environ["PATH"]}
+    build: list[str | Path] = ["sh", phone / "build.sh"]
+    refused = subprocess.run(build, env=sources, capture_output=True, text=True, check=False)
+    assert refused.returncode != 0
+    assert "MNN: is needed, for programs here have a part for MNN" in refused.stderr
+    weights_file(whole / MODEL).unlink()
+    assert verdict(tvm, program, plugin, whole) == (1, "FAIL: 0 of 1 agree")
 
 
 def test_the_phones_program_runs_clmls_graphs(

@@ -1,5 +1,6 @@
 """Whether a phone has the room: stages one after the other, or all of it at once."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,9 +9,10 @@ from converter.sizes import Size
 from targets.base import Artifact
 from targets.driver import PortAt
 from targets.manifest import Manifest
+from targets.tvm.host_operator import MODEL, weights_file
 from targets.tvm.memory_plan import DRIVER, SYSTEM, Plan, plan
 from targets.tvm.parameters import Parameter
-from targets.tvm.program import PROGRAM_FILE, Program
+from targets.tvm.program import PROGRAM_FILE, HostOperator, Program
 
 SIZE = Size(1024, 1024)
 
@@ -40,6 +42,20 @@ def test_stages_take_what_the_largest_takes(tmp_path: Path) -> None:
     # one tensor holds all the weights, so loading takes more than running
     assert found.staged == pytest.approx(2.0e9 + 2.0e9 + DRIVER, rel=1e-6)
     assert found.together == pytest.approx(2.75e9 + 2.0e9 + DRIVER, rel=1e-6)
+
+
+def test_what_the_host_computes_takes_weights_and_tensors_of_its_own(tmp_path: Path) -> None:
+    (_, (alone,)) = planned(tmp_path, {"vae_decoder": 0.25}, 1.0).stages[0]
+    program_file = tmp_path / "vae_decoder" / f"{SIZE}.{PROGRAM_FILE}"
+    port = PortAt("x", "float32", (1,))
+    program = replace(Program.load(program_file), host=HostOperator(port, port, 7, 300_000_000))
+    program.save(program_file)
+    assert Program.load(program_file) == program
+    weights_file(tmp_path / "vae_decoder" / f"{SIZE}.{MODEL}").write_bytes(bytes(1000))
+    manifest = Manifest(tmp_path, tmp_path, {}, [])
+    (_, (found,)) = plan(manifest, [artifact("vae_decoder")]).stages[0]
+    assert found.weights == alone.weights + 1000
+    assert found.activations == alone.activations + 300_000_000
 
 
 @pytest.mark.parametrize("gigabytes", SYSTEM)

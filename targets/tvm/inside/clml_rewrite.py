@@ -3,19 +3,16 @@
 Runs in TVM's own Python.
 """
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 
 import tvm
-from clml_graphs import Graph, structure
-from clml_partition import HEAVY, classify, divide, dtype_of, needed, nodes_of, operations, shape_of
+from clml_graphs import Graph
+from clml_partition import classify, divide, dtype_of, needed, nodes_of, shape_of
 from tvm import relax
-
-HOST = ("relax.shape_of", "relax.shape_to_tensor")
-"""What TVM's virtual machine does itself: shapes are no tensors."""
 
 
 def offload(program, inputs, names):
-    """Return the program without what goes to CLML, its graphs, and a report.
+    """Return the program without what goes to CLML, its graphs, the weights left, and all nodes.
 
     `inputs` says how many of `main`'s parameters are inputs; `names` names those behind, which are
     weights. Weights that only CLML needs are no parameters of the new `main`.
@@ -32,8 +29,7 @@ def offload(program, inputs, names):
     ]
     written = _write(function, nodes, graphs, inputs)
     kept = [weights[p] for p in written.params[inputs:]]
-    report = _report(nodes, graphs)
-    return tvm.IRModule({"main": written}), graphs, kept, report
+    return tvm.IRModule({"main": written}), graphs, kept, nodes
 
 
 def _write(function, nodes, graphs, inputs):
@@ -77,29 +73,6 @@ def _call(graph):
         for index, variable in enumerate(graph.outputs)
     ]
     return [relax.VarBinding(together, call), *parts]
-
-
-def _report(nodes, graphs):
-    """What went where: operations by operator, reasons, graphs, and bytes that change sides."""
-    rows = defaultdict(Counter)
-    for node in nodes:
-        elsewhere = "the host" if node.operator in HOST else "OpenCL"
-        biased = node.kind in HEAVY and node.operator == "relax.add"
-        operator = f"{node.product.op.name} with bias" if biased else node.operator
-        row = rows[(operator, "CLML" if node.kind else elsewhere, node.reason)]
-        row["count"] += 1
-        row["operations"] += operations(node)
-    return {
-        "rows": [
-            {"operator": operator.removeprefix("relax."), "where": where, "reason": reason, **row}
-            for (operator, where, reason), row in rows.items()
-        ],
-        "graphs": len(graphs),
-        "structures": len({structure(graph.json) for graph in graphs}),
-        "kernels": sum(len(graph.group) for graph in graphs),
-        "handed_over": sum(nbytes(v) for graph in graphs for v in graph.inputs),
-        "handed_back": sum(nbytes(v) for graph in graphs for v in graph.outputs),
-    }
 
 
 def nbytes(variable):

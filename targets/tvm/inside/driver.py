@@ -4,7 +4,8 @@ Runs in TVM's own Python:  driver.py FILE.json
 
 FILE: library; device ("cpu" or "opencl") and plugin (what gives TVM the device, or null);
 parameters and constants (file, and for each: name, dtype, shape, offset); graphs (the file with
-CLML's, or null), which are computed by the reference.
+CLML's, or null), which are computed by the reference; host (the symbol of what the caller computes,
+or null).
 """
 
 import ctypes
@@ -23,7 +24,7 @@ from tvm import relax
 class Program:
     """A library loaded, with its parameters mapped from their file."""
 
-    def __init__(self, wanted):
+    def __init__(self, wanted, ask_back):
         if wanted["plugin"]:
             ctypes.CDLL(wanted["plugin"], ctypes.RTLD_GLOBAL)
         self._device = tvm.device(wanted["device"], 0)
@@ -32,7 +33,9 @@ class Program:
         if wanted["graphs"]:
             constants = dict(mapped(wanted["file"], wanted["constants"]))
             for graph in json.loads(Path(wanted["graphs"]).read_text()):
-                register(graph, constants)
+                register_graph(graph, constants)
+        if wanted["host"]:
+            register(wanted["host"], 1, ask_back)
         library = tvm.runtime.load_module(wanted["library"])
         self._machine = relax.VirtualMachine(library, self._device)
         self._parameters = [
@@ -70,18 +73,24 @@ def mapped(file, parameters):
         yield parameter["name"], values.reshape(parameter["shape"])
 
 
-def register(described, constants):
-    """Let the program call a CLML graph: inputs, then tensors for what it gives."""
+def register_graph(described, constants):
+    """Let the program call a CLML graph."""
     graph = described["graph"]
     count = sum(node["op"] == "input" for node in graph["nodes"])
+    register(described["symbol"], count, lambda given: clml_reference.run(graph, constants, given))
+
+
+def register(symbol, count, compute):
+    """Let the program call `compute`: with so many inputs, then tensors for what it gives."""
 
     def call(*tensors):
-        outputs = clml_reference.run(graph, constants, [t.numpy() for t in tensors[:count]])
+        outputs = compute([t.numpy() for t in tensors[:count]])
         for tensor, values in zip(tensors[count:], outputs, strict=True):
             tensor.copyfrom(np.ascontiguousarray(values))
 
-    tvm_ffi.register_global_func(described["symbol"], call, override=True)
+    tvm_ffi.register_global_func(symbol, call, override=True)
 
 
 if __name__ == "__main__":
-    serve(lambda: Program(json.loads(Path(sys.argv[1]).read_text())))
+    WANTED = json.loads(Path(sys.argv[1]).read_text())
+    serve(lambda ask_back: Program(WANTED, ask_back), asks_back=True)

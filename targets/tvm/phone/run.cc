@@ -1,8 +1,9 @@
 // Runs a program that 'sdconv compile' made, on a phone: run FOLDER [FOLDER...]
 //
-// Every folder holds a `run.json`: a library, or one CLML graph alone; its parameters as places of a
-// file; CLML's graphs; inputs and the outputs that are expected, each a file of raw numbers. Weights
-// are read one tensor at a time. Prints a line a folder; ends with 1 unless all outputs agree.
+// Every folder holds a `run.json`: a library, or one CLML graph or MNN model alone; its parameters as
+// places of a file; CLML's graphs; MNN's models; inputs and the outputs that are expected, each a file
+// of raw numbers. Weights are read one tensor at a time. Prints a line a folder; ends with 1 unless
+// all outputs agree.
 
 #include <tvm/ffi/container/array.h>
 #include <tvm/ffi/container/tensor.h>
@@ -10,6 +11,9 @@
 #include <tvm/ffi/extra/module.h>
 #include <tvm/ffi/function.h>
 
+#ifdef SDCONV_MNN
+#include <MNN/Interpreter.hpp>
+#endif
 #ifdef SDCONV_PLUGIN
 #include <dlfcn.h>
 #endif
@@ -20,6 +24,7 @@
 #include <cstring>
 #include <fstream>
 #include <iterator>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -103,6 +108,62 @@ ffi::Function Register(const json::Object& described, const std::string& file) {
   return *function;
 }
 
+#ifdef SDCONV_MNN
+// What MNN runs of a program, on the CPU in float32: from one tensor of the device to another.
+class HostOperator {
+ public:
+  HostOperator(const json::Object& described, const std::string& folder) {
+    std::string path = folder + "/" + Text(described, "model");
+    size_t nbytes = static_cast<size_t>(At<int64_t>(described, "weights_nbytes"));
+    Read(path + ".weight", nbytes - 1, 1);  // without its weights MNN computes garbage
+    net_.reset(MNN::Interpreter::createFromFile(path.c_str()));
+    if (net_ == nullptr) TVM_FFI_THROW(RuntimeError) << path << ": not there, or no model of MNN's";
+    MNN::BackendConfig exact;
+    exact.precision = MNN::BackendConfig::Precision_High;
+    MNN::ScheduleConfig how;
+    how.type = MNN_FORWARD_CPU;
+    how.numThread = kThreads;
+    how.backendConfig = &exact;
+    session_ = net_->createSession(how);
+    if (session_ == nullptr) TVM_FFI_THROW(RuntimeError) << path << ": MNN makes no session of it";
+    takes_ = net_->getSessionInput(session_, Text(described, "takes").c_str());
+    gives_ = net_->getSessionOutput(session_, Text(described, "gives").c_str());
+    if (takes_ == nullptr || gives_ == nullptr) TVM_FFI_THROW(RuntimeError) << path << ": other ports";
+  }
+
+  void Run(const Tensor& from, const Tensor& to) {
+    MNN::Tensor given(takes_, MNN::Tensor::CAFFE), found(gives_, MNN::Tensor::CAFFE);  // in its order
+    size_t taken = static_cast<size_t>(given.size()), made = static_cast<size_t>(found.size());
+    Tvm("runtime.TVMTensorCopyToBytes", from, static_cast<void*>(given.host<float>()), taken);
+    takes_->copyFromHostTensor(&given);
+    auto code = net_->runSession(session_);
+    if (code != MNN::NO_ERROR) TVM_FFI_THROW(RuntimeError) << "MNN failed with its code " << code;
+    gives_->copyToHostTensor(&found);
+    Tvm("runtime.TVMTensorCopyFromBytes", to, static_cast<void*>(found.host<float>()), made);
+  }
+
+ private:
+  static constexpr int kThreads = 4;  // a phone's fast cores
+  std::unique_ptr<MNN::Interpreter> net_;
+  MNN::Session* session_;
+  MNN::Tensor *takes_, *gives_;
+};
+
+// MNN's model becomes a function of the program under its symbol.
+ffi::Function RegisterHost(const json::Object& described, const std::string& folder) {
+  auto loaded = std::make_shared<HostOperator>(described, folder);
+  ffi::Function function([loaded](ffi::PackedArgs args, ffi::Any*) {
+    loaded->Run(args[0].cast<Tensor>(), args[1].cast<Tensor>());
+  });
+  ffi::Function::SetGlobal(Text(described, "symbol"), function, /*override=*/true);
+  return function;
+}
+#else
+ffi::Function RegisterHost(const json::Object&, const std::string&) {
+  TVM_FFI_THROW(RuntimeError) << "it has a part for MNN, and this was built without: see build.sh";
+}
+#endif
+
 // Peak signal to noise ratio in decibels, the peak being the largest expected value.
 double Psnr(const std::vector<double>& found, const std::vector<double>& wanted) {
   double error = 0, peak = 0;
@@ -150,7 +211,7 @@ bool Compare(const Tensor& output, const json::Object& described, const std::str
   return agrees;
 }
 
-// The results of the program, or of its one graph.
+// The results of the program, or of its one graph or model.
 std::vector<Tensor> Call(const json::Object& run, const std::string& folder,
                          std::vector<Tensor> arguments, ffi::Function only,
                          const json::Array& outputs) {
@@ -187,9 +248,12 @@ std::vector<Tensor> Call(const json::Object& run, const std::string& folder,
 bool Run(const std::string& folder) {
   auto run = json::Parse(ffi::String(ReadAll(folder + "/run.json"))).cast<json::Object>();
   std::string file = folder + "/" + Text(run, "parameters_file");
-  ffi::Function graph = nullptr;
+  ffi::Function part = nullptr;
   for (const auto& item : At<json::Array>(run, "graphs")) {
-    graph = Register(item.cast<json::Object>(), file);
+    part = Register(item.cast<json::Object>(), file);
+  }
+  for (const auto& item : At<json::Array>(run, "models")) {
+    part = RegisterHost(item.cast<json::Object>(), folder);
   }
   std::vector<Tensor> arguments;
   for (const auto& item : At<json::Array>(run, "inputs")) {
@@ -202,7 +266,7 @@ bool Run(const std::string& folder) {
   auto outputs = At<json::Array>(run, "outputs");
   bool whole = !Text(run, "library").empty();
   std::printf("%s\n", folder.c_str());
-  auto results = Call(run, folder, arguments, whole ? ffi::Function(nullptr) : graph, outputs);
+  auto results = Call(run, folder, arguments, whole ? ffi::Function(nullptr) : part, outputs);
   bool agrees = results.size() == outputs.size();
   for (size_t i = 0; i < results.size() && i < outputs.size(); ++i) {
     agrees = Compare(results[i], outputs[i].cast<json::Object>(), folder) && agrees;

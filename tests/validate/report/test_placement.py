@@ -45,6 +45,16 @@ def test_the_terminal_names_what_runs_where_and_why() -> None:
     ]
 
 
+def test_a_library_without_graphs_says_why_it_runs_what_it_runs() -> None:
+    said = StringIO()
+    alone = replace(PLACEMENT, library="OpenCL", why="its kernels are generated")
+    print_placement("unet 64x64", alone, Console(file=said, width=200))
+    whole, taken, *rest = said.getvalue().splitlines()
+    assert whole == "unet 64x64: 10.0% of 1.00 GFLOP on OpenCL: its kernels are generated"
+    assert taken.startswith("  on OpenCL: 9 op0, ")
+    assert len(rest) == 2
+
+
 def test_page_manifest_and_numbers_have_it(
     place: Place, target: FakeTarget, reference: FakeReference
 ) -> None:
