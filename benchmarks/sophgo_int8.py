@@ -83,7 +83,7 @@ def main() -> None:
 
     mixed.products_in_int8 = without
     with (
-        _lowered(bundle, _job(bundle, options.calibration)) as unet,
+        lowered_unet(bundle, int8_job(bundle, options.calibration)) as unet,
         open_reference(
             bundle, SQUARE, lambda b, c: unet if c == "unet" else open_torch_reference(b, c)
         ) as pipeline,
@@ -103,7 +103,8 @@ def _summary(drawn: Sequence[Array], wanted: Sequence[Array]) -> str:
     return f"pictures: median {median:.1f}, a tenth below {tenth:.1f}, worst {worst:.1f} dB"
 
 
-def _job(bundle: Bundle, calibration: Path) -> CompileJob:
+def int8_job(bundle: Bundle, calibration: Path) -> CompileJob:
+    """The miniature's UNet in int8-mixed, with the data of `sdconv calibrate`."""
     target = get_target(CHIP)
     request = CompileRequest(
         bundle.folder, CHIP, (SQUARE,), Path(), {"unet": "int8-mixed"}, components=("unet",)
@@ -113,7 +114,8 @@ def _job(bundle: Bundle, calibration: Path) -> CompileJob:
 
 
 @contextmanager
-def _lowered(bundle: Bundle, job: CompileJob) -> Iterator[Lowered]:
+def lowered_unet(bundle: Bundle, job: CompileJob) -> Iterator[Lowered]:
+    """Lower it as it is compiled, and open it."""
     graph, toolchain, weights = static_graph(job), TpuMlir(), bundle.weights("unet").file
     assert weights is not None
     with tempfile.TemporaryDirectory() as folder:
