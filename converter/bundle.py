@@ -214,12 +214,17 @@ class BundleWeights:
 
     def forget(self, name: str) -> None:
         """Let go of the mapped pages of one tensor; see `WeightSource.forget`."""
-        if self._links.get(name) is None:
+        link = self._links.get(name)
+        if link is None:
             own = self._own[name]
-            mapped = self._maps.get(self._file)
-            start = own.offset // mmap.PAGESIZE * mmap.PAGESIZE
-            if mapped is not None and own.nbytes:
-                mapped.madvise(mmap.MADV_DONTNEED, start, own.offset + own.nbytes - start)
+            file, offset, nbytes = self._file, own.offset, own.nbytes
+        else:
+            count = int(np.prod(self._places[name].shape, dtype=np.int64))
+            file, offset, nbytes = link.location, link.offset, count * np.dtype(link.dtype).itemsize
+        mapped = self._maps.get(file)
+        start = offset // mmap.PAGESIZE * mmap.PAGESIZE
+        if mapped is not None and nbytes:
+            mapped.madvise(mmap.MADV_DONTNEED, start, offset + nbytes - start)
 
     def blocks(self, name: str) -> Iterator[Array]:
         """The whole tensor at once."""

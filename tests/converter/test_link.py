@@ -243,3 +243,25 @@ def test_a_file_system_without_links_is_told(
     with pytest.raises(InputError, match=r"\(Operation not permitted\): .* leave --link out"):
         export(copied)
     assert [p for p in copied.output.rglob("*") if p.suffix in (".onnx", ".partial")] == []
+
+
+def test_what_was_read_is_let_go(small_model: SmallModel, tmp_path: Path) -> None:
+    """The user's file is larger than memory, perhaps: what is mapped of it counts as ours."""
+    request = ExportRequest(small_model.checkpoint, tmp_path / "bundle", link=True)
+    bundle = export(request)
+    weights = bundle.weights("unet")
+    (link,) = bundle.components["unet"].linked
+    name_there = str((bundle.folder / "unet" / link).resolve())
+
+    def mapped() -> int:
+        """Kilobytes of the checkpoint that this process holds."""
+        entries = Path("/proc/self/smaps").read_text().split("VmFlags")
+        ours = [entry for entry in entries if name_there in entry]
+        return sum(int(entry.partition("Rss:")[2].split()[0]) for entry in ours)
+
+    total = 0
+    for name in weights.names():
+        total += weights.read(name).size * 2 // 1024
+        assert mapped() > 0
+        weights.forget(name)
+    assert mapped() < total / 2  # a page that is touched brings its neighbours along
