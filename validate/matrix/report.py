@@ -24,6 +24,9 @@ TEMPLATES = Path(validate.report.__file__).parent
 WIDTH, HEIGHT = 420.0, 240.0
 """Of the drawing area of a component's plot."""
 
+NEAR_X, NEAR_Y = 60.0, 12.0
+"""What the label of a precision takes."""
+
 
 def print_matrix(matrix: Matrix, console: Console) -> None:
     """Print every cell, what is recommended, and the command for it."""
@@ -137,6 +140,15 @@ class Mark:
 
 
 @dataclass(frozen=True)
+class Label:
+    """The names of marks that lie too near each other for a label each; to the right of them."""
+
+    x: float
+    y: float
+    text: str
+
+
+@dataclass(frozen=True)
 class Pareto:
     """PSNR over milliseconds, where the target tells any, else over megabytes.
 
@@ -146,6 +158,7 @@ class Pareto:
     component: str
     unit: str
     marks: Sequence[Mark]
+    labels: Sequence[Label]
     front: str
     floor: float | None
     across: Sequence[Tick]
@@ -178,11 +191,28 @@ def pareto(matrix: Matrix, component: str) -> Pareto:
         component,
         "ms" if timed else "MB",
         marks,
+        labels_of(marks),
         " ".join(f"{'L' if index else 'M'}{a},{b}" for index, (a, b) in enumerate(front)),
         None if floor is None else y(floor),
         [Tick(x(most * i / 4), f"{most * i / 4:.3g}") for i in range(5)],
         [Tick(y(level), f"{level:g}") for level in np.arange(0, top + 1, 20 if top <= 120 else 40)],
     )
+
+
+def labels_of(marks: Sequence[Mark]) -> list[Label]:
+    """One label for every mark, or for several that lie in each other's."""
+    groups: list[list[Mark]] = []
+    for mark in marks:
+        for group in groups:
+            if abs(group[0].x - mark.x) < NEAR_X and abs(group[0].y - mark.y) < NEAR_Y:
+                group.append(mark)
+                break
+        else:
+            groups.append([mark])
+    return [
+        Label(max(m.x for m in group), group[0].y, ", ".join(m.label for m in group))
+        for group in groups
+    ]
 
 
 def _kind(matrix: Matrix, cell: Cell) -> str:

@@ -19,6 +19,7 @@ from targets.onnxruntime import OnnxRuntimeRunner, OnnxRuntimeTarget
 from targets.registry import TARGETS
 from tests.validate.schemas import problems
 from validate.matrix import matrix
+from validate.matrix.report import Label, Mark, labels_of
 
 SCHEMA = Path(matrix.__file__).with_name("matrix.schema.json")
 NOISE = {"f32": 0.0, "f16": 1e-3, "bf16": 2e-3, "w4f16": 8e-3}
@@ -133,3 +134,18 @@ def test_what_cannot_be_meant_is_one_line(
     assert run([*given, "-o", str(output), *more]) == 2
     assert words in capsys.readouterr().err
     assert not output.exists()
+
+
+def test_marks_that_lie_in_each_other_share_a_label() -> None:
+    places = {
+        "f16": (50.0, 80.0),
+        "w8f16": (60.0, 85.0),
+        "bf16": (50.0, 120.0),
+        "f32": (300.0, 80.0),
+    }
+    marks = [Mark(x, y, name, "other", "") for name, (x, y) in places.items()]
+    assert labels_of(marks) == [
+        Label(60.0, 80.0, "f16, w8f16"),
+        Label(50.0, 120.0, "bf16"),
+        Label(300.0, 80.0, "f32"),
+    ]
