@@ -20,7 +20,7 @@ import numpy as np
 
 from converter.adapters.merge import Changes
 from converter.errors import InputError
-from converter.files import read_json, size_of, write_json
+from converter.files import let_go, read_json, size_of, write_json
 from converter.interface import Interface
 from converter.weights import Array, TensorSpec
 
@@ -222,9 +222,8 @@ class BundleWeights:
             count = int(np.prod(self._places[name].shape, dtype=np.int64))
             file, offset, nbytes = link.location, link.offset, count * np.dtype(link.dtype).itemsize
         mapped = self._maps.get(file)
-        start = offset // mmap.PAGESIZE * mmap.PAGESIZE
         if mapped is not None and nbytes:
-            mapped.madvise(mmap.MADV_DONTNEED, start, offset + nbytes - start)
+            let_go(mapped, offset, offset + nbytes)
 
     def blocks(self, name: str) -> Iterator[Array]:
         """The whole tensor at once."""

@@ -15,6 +15,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from converter.files import let_go
 from converter.quantised import BLOCKS, dequantise
 from converter.weights import Array
 
@@ -158,5 +159,4 @@ class Checkpoint:
         """Give the pages of one tensor back to the system; reading it again is allowed."""
         for info in self.tensors[name].terms:
             if info.file in self._maps:
-                first = info.begin // mmap.PAGESIZE * mmap.PAGESIZE
-                self._maps[info.file].madvise(mmap.MADV_DONTNEED, first, info.end - first)
+                let_go(self._maps[info.file], info.begin, info.end)

@@ -3,6 +3,7 @@
 import glob
 import hashlib
 import json
+import mmap
 import os
 import shutil
 import signal
@@ -87,6 +88,12 @@ def write_at(handle: int, data: memoryview, offset: int) -> None:
     while data:
         count = os.pwrite(handle, data, offset)
         data, offset = data[count:], offset + count
+
+
+def let_go(mapped: mmap.mmap, start: int, end: int) -> None:
+    """Give the pages of a part of a mapped file back to the system; they may be read again."""
+    first = start // mmap.PAGESIZE * mmap.PAGESIZE
+    mapped.madvise(mmap.MADV_DONTNEED, first, end - first)
 
 
 def orphans(folder: Path, prefix: str) -> list[Path]:

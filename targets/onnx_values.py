@@ -28,14 +28,13 @@ class OnnxValues(LayerRunner):
 
     def values(self) -> list[str]:
         """Every value that nodes compute in floating point of the inputs, in their order."""
-        constant = set(self._model.graph.initializers.values())
-        found = []
-        for node in self._model.graph:
-            if all(value is None or value in constant for value in node.inputs):
-                constant.update(node.outputs)
-                continue
-            found += [v.name for v in node.outputs if v.name and _is_float(v)]
-        return found
+        fixed = fixed_values(self._model.graph)
+        return [
+            value.name
+            for node in self._model.graph
+            for value in node.outputs
+            if value.name and value not in fixed and _is_float(value)
+        ]
 
     def infer(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Run once; see `Runner.infer`."""
@@ -73,6 +72,15 @@ class OnnxValues(LayerRunner):
             )
         except Exception as e:
             raise ToolchainError(f"{self.graph}: ONNX Runtime cannot load it: {e}") from e
+
+
+def fixed_values(graph: ir.Graph) -> set[ir.Value | None]:
+    """The weights and other constants, what is made of these alone, and the input left out."""
+    fixed: set[ir.Value | None] = {None, *graph.initializers.values()}
+    for node in graph:
+        if fixed.issuperset(node.inputs):
+            fixed.update(node.outputs)
+    return fixed
 
 
 def _is_float(value: ir.Value) -> bool:

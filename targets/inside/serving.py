@@ -38,13 +38,12 @@ def serve(load, *, asks_back=False):
 
     def ask_back(arrays):
         asked, results = (str(Path(name).resolve()) for name in ("asked.npz", "results.npz"))
-        np.savez(asked, **{str(i): a for i, a in enumerate(arrays)})
+        _save(asked, arrays)
         say({"compute": asked, "results": results})
         said = json.loads(sys.stdin.readline() or '{"error": "the caller is gone"}')
         if "error" in said:
             raise RuntimeError(said["error"])
-        with np.load(results) as found:
-            return [found[str(i)] for i in range(len(found.files))]
+        return _load(results)
 
     try:
         _answer(load(ask_back) if asks_back else load(), say)
@@ -58,8 +57,7 @@ def _answer(network, say):
     for line in sys.stdin:
         request = json.loads(line)
         try:
-            with np.load(request["inputs"]) as given:
-                inputs = [np.ascontiguousarray(given[str(i)]) for i in range(len(given.files))]
+            inputs = _load(request["inputs"])
             start = time.monotonic()
             seen = []
             if "layers" in request:
@@ -69,10 +67,19 @@ def _answer(network, say):
             else:
                 outputs = network.run(inputs)
             seconds = time.monotonic() - start
-            np.savez(request["outputs"], **{str(i): a for i, a in enumerate(outputs)})
+            _save(request["outputs"], outputs)
             say({"seconds": seconds, "layers": seen})
         except RuntimeError as e:
             say({"error": str(e)})
+
+
+def _save(path, arrays):
+    np.savez(path, **{str(i): a for i, a in enumerate(arrays)})
+
+
+def _load(path):
+    with np.load(path) as arrays:
+        return [np.ascontiguousarray(arrays[str(i)]) for i in range(len(arrays.files))]
 
 
 def _writer(request, seen):

@@ -13,7 +13,7 @@ from collections.abc import Collection, Mapping
 
 from targets.base import ToolchainError
 from targets.sophgo.observing import Range
-from targets.sophgo.top_graph import MOVING, NOTHING, TopGraph
+from targets.sophgo.top_graph import MOVING, TopGraph, computing
 
 HEADROOM = 2.0
 """How much further than was seen results of 16 bits reach: it costs one bit of fifteen."""
@@ -36,16 +36,16 @@ def calibration_table(
     Those in `half` are not in INT8; results of those in `wide` get 16 bits. `ranges` are those of
     the ONNX graph's tensors. Raises ToolchainError where one is missing.
     """
-    computing = [name for name, operation in graph.items() if operation.kind not in NOTHING]
-    int8 = [name for name in computing if name not in half]
+    names = computing(graph)
+    int8 = [name for name in names if name not in half]
     needed = dict.fromkeys(n for name in int8 for n in (*graph[name].operands, name))
-    seen = {name: ranges.get(_tensor(name, ranges)) for name in computing if name in needed}
+    seen = {name: ranges.get(_tensor(name, ranges)) for name in names if name in needed}
     missing = [name for name, found in seen.items() if found is None]
     if missing:
         raise ToolchainError(f"no range is known of {', '.join(missing[:3])}, which INT8 needs")
     lines = {name: _line(found, name in wide) for name, found in seen.items() if found is not None}
     _agree(graph, lines)
-    rows = ["{} {:.7g} {:.7g} {:.7g}\n".format(name, *lines.get(name, ANY)) for name in computing]
+    rows = ["{} {:.7g} {:.7g} {:.7g}\n".format(name, *lines.get(name, ANY)) for name in names]
     return "".join(["# op_name threshold min max\n", *rows])
 
 

@@ -17,7 +17,7 @@ from passes.building import Builder
 from passes.linked_weights import read_graph
 from targets.base import ToolchainError
 from targets.calibration import CalibrationData
-from targets.onnx_values import OnnxValues
+from targets.onnx_values import OnnxValues, fixed_values
 
 SAMPLES = 32
 """Of more inputs so many at even distances are taken: every prompt, and every part of the way."""
@@ -166,7 +166,7 @@ def _portions(model: ir.Model, *, everything: bool) -> list[list[str]]:
 
 def _watched(model: ir.Model, *, everything: bool) -> Iterator[ir.Value]:
     """What is multiplied by weights, and what that gives; or all."""
-    fixed = _fixed(model)
+    fixed = fixed_values(model.graph)
     for node in model.graph:
         data = [value for value in node.inputs if value is not None and value not in fixed]
         if everything and data:
@@ -184,15 +184,6 @@ def _results(node: ir.Node, fixed: set[ir.Value | None]) -> Iterator[ir.Value]:
             yield from _results(user, fixed)
 
 
-def _fixed(model: ir.Model) -> set[ir.Value | None]:
-    """The weights and other constants, and what is made of these alone."""
-    fixed: set[ir.Value | None] = {None, *model.graph.initializers.values()}
-    for node in model.graph:
-        if fixed.issuperset(node.inputs):
-            fixed.update(node.outputs)
-    return fixed
-
-
 def _multiplies(node: ir.Node, fixed: set[ir.Value | None]) -> bool:
     """Whether it is a product of something with a weight on its right."""
     return node.op_type in PRODUCTS and node.inputs[0] not in fixed and node.inputs[1] in fixed
@@ -204,12 +195,12 @@ def _energies(graph: Path, weights: Path) -> dict[str, Array]:
     That is the sum of squares of all weights that a channel meets; it broadcasts to the tensor.
     """
     model = read_graph(graph)
-    fixed = _fixed(model)
+    fixed = fixed_values(model.graph)
     nodes = [node for node in model.graph if _multiplies(node, fixed)]
     model.graph.outputs.clear()
     model.graph.outputs.extend(_energy(model.graph, node) for node in nodes)
     model.graph.inputs.clear()
-    fixed = _fixed(model)  # the sums are now among them
+    fixed = fixed_values(model.graph)  # the sums are now among them
     model.graph.remove([n for n in model.graph if not fixed.issuperset(n.inputs)], safe=False)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "energies.onnx")

@@ -7,14 +7,13 @@ from pathlib import Path
 
 from targets.sophgo import top_graph
 
-NOT_COMPUTED = ("top.None", "top.Weight", "top.Input")
-_GROUPS = re.compile(r'"top\.GroupNorm"\(.*num_groups = (\d+)')
+_GROUPS = re.compile(r"num_groups = (\d+)")
 
 
 def operations(mlir: Path) -> list[str]:
     """The names in the order of computation, read from a network in the dialect `top`."""
     graph = top_graph.parse(mlir.read_text())
-    return [name for name, one in graph.items() if one.kind not in NOT_COMPUTED]
+    return [name for name in top_graph.computing(graph) if graph[name].kind != "top.Input"]
 
 
 @dataclass(frozen=True)
@@ -29,13 +28,12 @@ class GroupNorm:
 def group_norms(mlir: Path) -> list[GroupNorm]:
     """Every group norm, read like `operations`."""
     text = mlir.read_text()
-    norms = [
-        (name, one.operands[0])
+    lines = text.splitlines()
+    return [
+        GroupNorm(name, one.operands[0], int(_GROUPS.findall(lines[one.line])[0]))
         for name, one in top_graph.parse(text).items()
         if one.kind == "top.GroupNorm"
     ]
-    groups = map(int, _GROUPS.findall(text))
-    return [GroupNorm(*norm, count) for norm, count in zip(norms, groups, strict=True)]
 
 
 def write_table(kept: Mapping[str, str], path: Path) -> None:

@@ -29,7 +29,7 @@ def write_tables(
     precision, file = PRECISIONS[job.precision], work / f"{job.component}.mlir"
     text = file.read_text()
     graph = top_graph.parse(text)
-    computing = [name for name, one in graph.items() if one.kind not in top_graph.NOTHING]
+    computing = top_graph.computing(graph)
     wide: list[str] = []
     if precision.mixed:
         int8 = mixed.products_in_int8(graph)

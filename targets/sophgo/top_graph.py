@@ -66,6 +66,11 @@ def parse(text: str) -> dict[str, Operation]:
     return graph
 
 
+def computing(graph: TopGraph) -> list[str]:
+    """The names of the inputs and of all that is computed."""
+    return [name for name, operation in graph.items() if operation.kind not in NOTHING]
+
+
 def multiplies_a_weight(graph: TopGraph, operation: Operation) -> bool:
     """Whether it is a convolution or product of something computed with a weight."""
     if operation.kind not in ("top.Conv", "top.MatMul"):
